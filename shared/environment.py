@@ -1,0 +1,48 @@
+"""What environment does a function see? Pure: from a request and config to names and values.
+
+The names are IronFunctions': config keys upper-cased with `-` as `_`, request headers as
+`HEADER_*`, and `METHOD`, `ROUTE`, `REQUEST_URL`; Millrace adds `CALL_ID` and `APP_NAME`, and the
+runner, who knows when the process starts, adds `DEADLINE`.
+"""
+
+from collections.abc import Iterable, Mapping
+
+
+def variable_name(key: str) -> str:
+    """Return the environment's name for a config key or header.
+
+    >>> variable_name("Content-Type")
+    'CONTENT_TYPE'
+    """
+    return key.upper().replace("-", "_")
+
+
+def config_env(app: Mapping[str, str], route: Mapping[str, str]) -> dict[str, str]:
+    """Return the configured part of the environment; the route's values win over the app's.
+
+    >>> config_env({"db-host": "a", "X": "1"}, {"DB_HOST": "b"})
+    {'DB_HOST': 'b', 'X': '1'}
+    """
+    return {variable_name(k): v for config in (app, route) for k, v in config.items()}
+
+
+def header_env(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return request headers as `HEADER_*`; values of a repeated one are joined by a space.
+
+    `Host` is left out: `REQUEST_URL` has it.
+
+    >>> header_env([("X-A", "1"), ("x-a", "2"), ("Host", "h")])
+    {'HEADER_X_A': '1 2'}
+    """
+    env: dict[str, str] = {}
+    for key, value in headers:
+        if key.lower() == "host":
+            continue
+        name = "HEADER_" + variable_name(key)
+        env[name] = f"{env[name]} {value}" if name in env else value
+    return env
+
+
+def size_bytes(*parts: Mapping[str, str]) -> int:
+    """Return the bytes these variables take in a process: `NAME=value` and a zero byte each."""
+    return sum(len(k.encode()) + len(v.encode()) + 2 for part in parts for k, v in part.items())

@@ -1,0 +1,79 @@
+"""What can go wrong, whose fault is it, and what does HTTP say?
+
+One table, `CODES`: every failure a client can see has its stable word there. A failing function
+is a *result* and travels as `messages.Failed`; everything else is an exception with this root.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Fault = Literal["caller", "function", "platform"]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One row of the table: a stable word and what it means over HTTP."""
+
+    word: str
+    status: int
+    fault: Fault
+    meaning: str
+    #: Whether the same request may well succeed later; sets `Retry-After`.
+    retry_after_s: int | None = None
+
+
+_ROWS = (
+    Code("invalid_request", 400, "caller", "The request is malformed or a field is wrong."),
+    Code("unauthorized", 401, "caller", "A token is missing, expired or wrongly signed."),
+    Code("not_found", 404, "caller", "No such app, route, call or page."),
+    Code("conflict", 409, "caller", "It exists already, or something still depends on it."),
+    Code("too_large", 413, "caller", "The request body or environment is over its limit."),
+    Code("timeout", 504, "function", "The function ran longer than its route's timeout."),
+    Code("out_of_memory", 500, "function", "The function used more memory than its route has."),
+    Code("exit", 500, "function", "The function ended with an exit code other than 0."),
+    Code("signal", 500, "function", "The function was ended by a signal."),
+    Code("image_pull", 500, "function", "The route's image could not be pulled."),
+    Code("image_invalid", 500, "function", "The image has nothing that can be started."),
+    Code("cancelled", 499, "caller", "The caller left before the function had answered."),
+    Code("capacity", 503, "platform", "No runner had room in time, or none ever could.", 5),
+    Code("overloaded", 503, "platform", "A queue is full.", 1),
+    Code("unavailable", 503, "platform", "Redis, MySQL or a runner's engine is not there.", 2),
+    Code("runner_lost", 502, "platform", "The runner of a call that had started is gone."),
+    Code("deadline", 504, "platform", "No answer arrived by the call's deadline."),
+    Code("internal", 500, "platform", "A defect in the platform; the log has its traceback."),
+)
+
+#: By name, as code and wire messages refer to them. A name is its word, but for the one failure
+#: that is the function's fault where its namesake is the caller's.
+CODES = {
+    **{row.word: row for row in _ROWS},
+    "response_too_large": Code(
+        "too_large", 500, "function", "The function wrote more than the limit."
+    ),
+}
+
+
+class MillraceError(Exception):
+    """Something in the platform went wrong."""
+
+    #: The name in `CODES` of the row that says what HTTP makes of it.
+    code = "internal"
+
+    def __init__(self, message: str | None = None) -> None:
+        """`message` is for the client; without it, the docstring's first line serves."""
+        self.message = message or (self.__doc__ or "").partition("\n")[0]
+        super().__init__(self.message)
+
+
+class Unavailable(MillraceError):
+    """A service that this one depends on does not answer."""
+
+    code = "unavailable"
+
+
+class Undecodable(MillraceError):
+    """A stream entry is not what its stream carries."""
+
+
+class BadSettings(MillraceError):
+    """Some settings are wrong."""

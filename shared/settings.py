@@ -1,0 +1,76 @@
+"""How does a service read its settings? From a mapping, once, with all mistakes named at once.
+
+A settings class is a frozen dataclass whose fields are made by `setting`. Field `port` reads the
+variable `PORT`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import marshmallow as ma
+
+from shared.errors import BadSettings
+
+S = TypeVar("S")
+_FIELDS: dict[type, type[ma.fields.Field[Any]]] = {
+    int: ma.fields.Integer,
+    float: ma.fields.Float,
+    str: ma.fields.String,
+    bool: ma.fields.Boolean,
+}
+
+
+def setting(
+    default: Any,  # noqa: ANN401 (the field's own annotation types it)
+    sentence: str,
+    *,
+    unit: str = "",
+    check: Callable[[Any], Any] | None = None,
+) -> Any:  # noqa: ANN401
+    """Declare a setting: its default, a sentence for the docs, its unit, and a validator.
+
+    `check` is a marshmallow validator. The default's type is the setting's type.
+    """
+    metadata = {"sentence": sentence, "unit": unit, "check": check}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def at_least(least: float) -> ma.validate.Range:
+    """Return a validator: the number is `least` or more."""
+    return ma.validate.Range(min=least)
+
+
+def log_level() -> str:
+    """Declare `LOG_LEVEL`, which every service has."""
+    levels = ("debug", "info", "warning", "error")
+    return setting("info", "Least severe log line.", check=ma.validate.OneOf(levels))  # type: ignore[no-any-return]
+
+
+def _field(declared: "dataclasses.Field[Any]") -> ma.fields.Field[Any]:
+    field_type = _FIELDS[type(declared.default)]
+    check = declared.metadata["check"]
+    return field_type(
+        data_key=declared.name.upper(),
+        load_default=declared.default,
+        validate=[check] if check else [],
+    )
+
+
+def read(kind: type[S], environ: Mapping[str, str]) -> S:
+    """Return settings of a class from environment variables; an empty one counts as absent.
+
+    Raises `BadSettings`, which names every variable that is wrong and why.
+    """
+    declared = dataclasses.fields(kind)  # type: ignore[arg-type]
+    schema = ma.Schema.from_dict({f.name: _field(f) for f in declared})
+    given = {
+        f.name.upper(): environ[f.name.upper()] for f in declared if environ.get(f.name.upper())
+    }
+    try:
+        return kind(**schema().load(given))
+    except ma.ValidationError as error:
+        wrong = [
+            f"{name}={given[name]!r}: {' '.join(why)}" for name, why in error.messages_dict.items()
+        ]
+        raise BadSettings("bad settings: " + "; ".join(sorted(wrong))) from error
