@@ -15,7 +15,7 @@ def call_time_ms(call_id: str) -> int | None:
     """Return when `call_id` was made, in epoch milliseconds; None if it is no UUIDv7.
 
     >>> call_time_ms("01938f6e-0000-7000-8000-000000000000")
-    1733289443328
+    1733278171136
     """
     try:
         parsed = uuid_utils.UUID(call_id)

@@ -43,7 +43,8 @@ def _container_ip(container: DockerContainer) -> str:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
     """Address of a real Redis of this test session, as `MQ_URL` has it, without a database."""
-    container = DockerContainer(REDIS_IMAGE).with_command("redis-server --appendonly yes --protected-mode no")
+    command = "redis-server --appendonly yes --protected-mode no"
+    container = DockerContainer(REDIS_IMAGE).with_command(command)
     with container:
         url = f"redis://{_container_ip(container)}:6379"
         _wait_for(lambda: redis_sync.Redis.from_url(url).ping())
@@ -120,7 +121,7 @@ def _wait_for(ready: Callable[[], object]) -> None:
         try:
             if ready():
                 return
-        except Exception:  # noqa: BLE001 (whatever a starting server does)
+        except Exception:  # (whatever a starting server does)
             if clock.monotonic_s() > until:
                 raise
         time.sleep(0.1)

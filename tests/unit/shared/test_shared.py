@@ -1,0 +1,124 @@
+"""The pure ground: ids, environment, settings, addresses, messages, the table of errors."""
+
+import dataclasses
+import doctest
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import clock, environment, errors, ids, messages, urls
+from shared.settings import at_least, read, setting
+
+
+@pytest.mark.parametrize("module", [environment, ids, urls], ids=lambda m: m.__name__)
+def test_worked_examples_hold(module: object) -> None:
+    result = doctest.testmod(module)  # type: ignore[arg-type]
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_call_ids_are_unique_and_sort_by_time() -> None:
+    made = [ids.new_call_id() for _ in range(10_000)]
+    assert made == sorted(made)
+    assert len(set(made)) == len(made)
+
+
+def test_a_call_id_is_a_version_7_uuid_that_knows_its_time() -> None:
+    before = clock.epoch_ms()
+    call_id = ids.new_call_id()
+    assert uuid.UUID(call_id).version == 7
+    time_ms = ids.call_time_ms(call_id)
+    assert time_ms is not None
+    assert before <= time_ms <= clock.epoch_ms()
+
+
+@pytest.mark.parametrize("text", ["", "x", str(uuid.uuid4()), "../etc"])
+def test_what_is_no_call_id_has_no_time(text: str) -> None:
+    assert ids.call_time_ms(text) is None
+
+
+def test_a_process_that_restarts_gets_a_new_id() -> None:
+    assert ids.new_process_id("runner") != ids.new_process_id("runner")
+
+
+def test_header_values_that_repeat_are_joined_by_a_space() -> None:
+    env = environment.header_env([("X-Tag", "a"), ("x-tag", "b"), ("HOST", "h")])
+    assert env == {"HEADER_X_TAG": "a b"}
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_size_counts_what_a_process_stores(env: dict[str, str]) -> None:
+    stored = b"".join(f"{k}={v}".encode() + b"\0" for k, v in env.items())
+    assert environment.size_bytes(env) == len(stored)
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    port: int = setting(8080, "Where to listen.", check=at_least(1))
+    db_url: str = setting("", "The database.")
+    fraction: float = setting(0.5, "A share.")
+
+
+def test_settings_come_from_variables_and_defaults() -> None:
+    assert read(Example, {"PORT": "9", "DB_URL": "", "OTHER": "x"}) == Example(port=9)
+
+
+def test_all_bad_settings_are_named_at_once() -> None:
+    with pytest.raises(errors.BadSettings) as raised:
+        read(Example, {"PORT": "0", "FRACTION": "half"})
+    assert "PORT='0'" in raised.value.message
+    assert "FRACTION='half'" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://func:p%40w@db:3307/func", "mysql://func:p%40w@tcp(db:3307)/func"],
+)
+def test_both_spellings_of_a_database_address(url: str) -> None:
+    assert urls.parse_mysql(url) == urls.Database("db", 3307, "func", "p@w", "func")
+
+
+@pytest.mark.parametrize("url", ["", "postgres://a@b/c", "mysql://user:secret@host", "mysql:///x"])
+def test_a_bad_database_address_is_refused_without_showing_the_password(url: str) -> None:
+    with pytest.raises(ValueError, match="must be mysql://") as raised:
+        urls.parse_mysql(url)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_message_survives_the_wire() -> None:
+    reply = messages.Reply("id", messages.Failed("exit", "exit code 3", exit_code=3), 1.5, 2.5)
+    assert messages.decode(messages.encode(reply), messages.Reply) == reply
+
+
+def test_an_older_sender_may_lack_newer_fields() -> None:
+    full = messages.ExecutionFinished("runner", "call")
+    assert messages.decode(messages.encode(full), messages.Event) == full  # type: ignore[arg-type]
+
+
+@given(st.binary())
+def test_bytes_that_are_no_message_are_named_as_such(raw: bytes) -> None:
+    try:
+        messages.decode(raw, messages.CallHead)
+    except errors.Undecodable:
+        return
+    pytest.fail("random bytes made a call")
+
+
+@pytest.mark.parametrize("name", errors.CODES)
+def test_each_error_says_its_fault_and_meaning(name: str) -> None:
+    row = errors.CODES[name]
+    assert row.status >= 400
+    assert row.meaning.endswith(".")
+    assert (row.fault == "platform") == (
+        row.status in {500, 502, 503, 504} and name not in FUNCTION
+    )
+
+
+FUNCTION = {name for name, row in errors.CODES.items() if row.fault == "function"}
+
+
+def test_every_error_class_refers_to_the_table() -> None:
+    classes = [errors.MillraceError, *errors.MillraceError.__subclasses__()]
+    assert {c.code for c in classes} <= set(errors.CODES)
