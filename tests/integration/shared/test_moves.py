@@ -23,7 +23,7 @@ def a_head(
         "reply_to": "api-1",
         "timeout_ms": 30_000,
     }
-    return messages.CallHead(call_id=call_id, mode=mode, **{**fields, **changes})  # type: ignore[arg-type]
+    return messages.CallHead(call_id=call_id, mode=mode, **{**fields, **changes})
 
 
 def a_parcel(payload: bytes = b"body") -> messages.Parcel:
@@ -44,7 +44,7 @@ def an_enqueue(
         "parcel_ttl_ms": 0,
         **changes,
     }
-    return scripts.enqueue(head, parcel, **fields)  # type: ignore[arg-type]
+    return scripts.enqueue(head, parcel, **fields)
 
 
 async def run(redis: streams.Redis, command: scripts.Command) -> object:

@@ -14,7 +14,7 @@ from shared.settings import at_least, read, setting
 
 @pytest.mark.parametrize("module", [environment, ids, urls], ids=lambda m: m.__name__)
 def test_worked_examples_hold(module: object) -> None:
-    result = doctest.testmod(module)  # type: ignore[arg-type]
+    result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0
 
@@ -94,7 +94,7 @@ def test_a_message_survives_the_wire() -> None:
 
 def test_an_older_sender_may_lack_newer_fields() -> None:
     full = messages.ExecutionFinished("runner", "call")
-    assert messages.decode(messages.encode(full), messages.Event) == full  # type: ignore[arg-type]
+    assert messages.decode(messages.encode(full), messages.Event) == full
 
 
 @given(st.binary())
