@@ -1,0 +1,50 @@
+# `make` or `make help` lists what can be done here. The work is done by the scripts in deploy/.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help up down clean logs ps scale test check bench images venv
+
+RUNNERS ?=
+export RUNNERS
+
+help: ## Say what there is to make
+	@echo "make up      from nothing to a function that answers over HTTP; may be run at any time"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / && $$1 !~ /^(help|up)$$/ {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "Variables: API_PORT=8080  RUNNERS=1  IMAGES=auto|pull|build  (make up API_PORT=9000)"
+
+up:
+	@deploy/up
+
+down: ## Stop everything; data stay
+	@deploy/compose down --remove-orphans
+
+clean: ## Stop everything and remove its data, networks and function containers
+	@deploy/clean
+
+logs: ## Follow the logs of all services
+	@deploy/compose logs --follow --tail 100
+
+ps: ## Show the containers of the platform and their health
+	@deploy/compose ps
+
+scale: ## Run several runners: make scale RUNNERS=3
+	@deploy/compose up --detach --no-recreate --scale runner=$(or $(RUNNERS),1) runner
+
+test: ## Run all tests, getting first what they lack
+	@deploy/test
+
+check: venv ## Check format, lint, types, and run the unit tests
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/python -m pytest tests/unit
+
+bench: venv ## Measure calls against `docker run` of the same image
+	@.venv/bin/python -m tests.bench
+
+images: ## Get the container images: pulled, or built where no registry answers
+	@deploy/engine
+	@deploy/images
+
+venv: ## Fill .venv with what tests and checks import
+	@deploy/venv

@@ -1,0 +1,60 @@
+# shellcheck shell=bash
+# What the scripts of this folder share: words on the terminal, logs, packages. Sourced, not run.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+log_dir=$root/.cache/log
+mkdir -p "$log_dir"
+# A script started by another goes on counting from the first one's start.
+export MILLRACE_STARTED=${MILLRACE_STARTED:-$(date +%s)}
+
+say() {
+    printf '[%3ds] %s\n' "$(($(date +%s) - MILLRACE_STARTED))" "$*"
+}
+
+fail() {
+    say "FAILED: $*"
+    exit 1
+}
+
+# last_words LOG: the line of a log that most likely says what went wrong.
+last_words() {
+    local line
+    line=$(grep -iE '(^|[^a-z])(error|failed|denied|cannot|no space|unable|e:)' "$1" | tail -n 1 || true)
+    line=${line:-$(grep -v '^[[:space:]]*$' "$1" | tail -n 1 || true)}
+    echo "${line:0:240}"
+}
+
+# logged NAME WHAT COMMAND...: run COMMAND with its output in a log; a failure ends the script
+# with one line.
+logged() {
+    local log=$log_dir/$1.log what=$2
+    shift 2
+    "$@" >"$log" 2>&1 </dev/null || fail "$what: $(last_words "$log") (log: ${log#"$root"/})"
+}
+
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+engine_answers() {
+    have docker && timeout 20 docker version >/dev/null 2>&1
+}
+
+can_install() {
+    [[ $(id -u) == 0 ]] && have apt-get
+}
+
+apt_install() {
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -q -y --no-install-recommends "$@" && return
+    apt-get update -q && apt-get install -q -y --no-install-recommends "$@"
+}
+
+# need_packages WHY PACKAGE...: install Debian packages, or say how to get them.
+need_packages() {
+    local why=$1
+    shift
+    can_install || fail "$why needs $*; as root on Debian or Ubuntu this is installed for you (sudo make ...)"
+    say "installing $*"
+    logged "apt" "cannot install $*" apt_install "$@"
+}
