@@ -1,0 +1,43 @@
+"""What is a route, what is an app? Pure data, as MySQL keeps it and calls use it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shared.messages import Format, Mode
+
+#: Config of an app: None if it was made without any.
+AppConfig = dict[str, str] | None
+#: Names of a route's fields that a client may set, beside its path.
+Type = Mode
+StoredFormat = Literal["default", "http"]
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A named group of routes with shared config."""
+
+    name: str
+    config: AppConfig = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path of an app, bound to an image: what one call of it needs and may use.
+
+    `headers` are the response's. `timeout` and `idle_timeout` are seconds, `memory` is MB, as in
+    the public API, whose names these are.
+    """
+
+    app: str
+    path: str
+    image: str
+    memory: int = 128
+    cpus: float = 1.0
+    headers: dict[str, list[str]] = field(default_factory=dict)
+    type: Mode = "sync"
+    format: Format = "default"
+    max_concurrency: int = 1
+    timeout: int = 30
+    idle_timeout: int = 30
+    config: dict[str, str] = field(default_factory=dict)
+    jwt_key: str = ""

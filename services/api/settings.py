@@ -1,0 +1,78 @@
+"""Which settings does an api replica have?"""
+
+from dataclasses import dataclass
+
+import marshmallow as ma
+
+from shared import urls
+from shared.settings import at_least, log_level, setting
+
+MIB = 1024 * 1024
+
+
+def _mysql_address(value: str) -> None:
+    try:
+        urls.parse_mysql(value)
+    except ValueError as error:
+        raise ma.ValidationError(str(error)) from error
+
+
+def _redis_address(value: str) -> None:
+    if not value.startswith(("redis://", "rediss://")):
+        raise ma.ValidationError("must be redis://host:6379 (or rediss://)")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator can choose for the api; field `port` is the variable `PORT`."""
+
+    port: int = setting(8080, "Port of the API.", check=ma.validate.Range(0, 65535))
+    log_level: str = log_level()
+    db_url: str = setting(
+        "mysql://func:func-password@tcp(db:3306)/func",
+        "MySQL; also as mysql://user:password@host:3306/db.",
+        check=_mysql_address,
+    )
+    mq_url: str = setting("redis://mq:6379", "Redis.", check=_redis_address)
+    api_url: str = setting(
+        "http://127.0.0.1:8080", "Where clients reach this API, as its OpenAPI document says it."
+    )
+    jwt_auth_key: str = setting(
+        "", "Secret that signs the tokens management asks for; empty: it asks for none."
+    )
+    request_max_bytes: int = setting(
+        8 * MIB, "Largest request body of a call.", unit="bytes", check=at_least(1)
+    )
+    environment_max_bytes: int = setting(
+        256 * 1024, "Largest environment of a call.", unit="bytes", check=at_least(1024)
+    )
+    capacity_wait_s: float = setting(
+        30.0, "How long a sync call waits for a runner with room.", unit="s", check=at_least(0)
+    )
+    sync_queue_max: int = setting(
+        2000, "Sync calls that may wait in Redis before new ones get 503.", check=at_least(1)
+    )
+    async_queue_max: int = setting(
+        100_000, "Async calls that may wait in Redis before new ones get 503.", check=at_least(1)
+    )
+    max_waiting: int = setting(
+        10_000, "Callers one api replica keeps waiting at once.", check=at_least(1)
+    )
+    record_retention_days: int = setting(
+        7, "How long records of calls are kept; 0: for ever.", unit="days", check=at_least(0)
+    )
+    result_max_bytes: int = setting(
+        MIB, "Largest result of an async call that is kept.", unit="bytes", check=at_least(0)
+    )
+    catalog_ttl_s: float = setting(
+        10.0, "Age at which a cached route is read again.", unit="s", check=at_least(0)
+    )
+    shutdown_notice_s: float = setting(
+        1.0,
+        "How long a stopping replica still takes calls, so that load balancers notice.",
+        unit="s",
+        check=at_least(0),
+    )
+    shutdown_grace_s: float = setting(
+        30.0, "How long calls may take to finish when the api stops.", unit="s", check=at_least(0)
+    )
