@@ -133,3 +133,113 @@ def move_back(runner_id: str, entry_id: bytes, head: messages.CallHead) -> Comma
     """
     names = (keys.runner(runner_id), keys.calls(head.mode))
     return ("EVAL", _MOVE_BACK, len(names), *names, entry_id, messages.encode(head))
+
+
+_KEEP_REPLY_STREAM = """
+local made = 0
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('XADD', KEYS[1], '*', 'm', '')
+  redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)
+  made = 1
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return made
+"""
+
+
+def keep_reply_stream(api_id: str, ttl_ms: int) -> Command:
+    """api: make its reply stream, or keep it for another `ttl_ms`. Returns 1 if it was not there.
+
+    Replies go only into a stream that exists, so those of a dead replica go nowhere.
+    """
+    return ("EVAL", _KEEP_REPLY_STREAM, 1, keys.reply(api_id), ttl_ms)
+
+
+_RESERVE_TASK = """
+local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
+if #found == 0 then return 0 end
+redis.call('XDEL', KEYS[1], ARGV[1])
+local parts = found[1][2]
+for i = 1, #parts, 2 do
+  if parts[i] == 'h' then redis.call('HSET', KEYS[2], ARGV[2], parts[i + 1]) end
+  if parts[i] == 'p' then redis.call('HSET', KEYS[2], ARGV[2] .. ':p', parts[i + 1]) end
+end
+redis.call('ZADD', KEYS[3], ARGV[3], ARGV[2])
+redis.call('XADD', KEYS[4], '*', 'm', ARGV[4])
+return 1
+"""
+
+
+def reserve_task(entry_id: bytes, record: messages.Record, due_ms: int) -> Command:
+    """api: move a waiting async call to the reserved ones, until `due_ms`.
+
+    `record` says that it runs. Returns 1, or 0 if somebody else took the call.
+    """
+    names = (keys.CALLS_ASYNC, keys.TASKS_RESERVED, keys.TASKS_DUE, keys.FINISHED)
+    arguments = (entry_id, record.call_id, due_ms, messages.encode(record))
+    return ("EVAL", _RESERVE_TASK, len(names), *names, *arguments)
+
+
+_RETURN_DUE_TASKS = """
+local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
+for _, id in ipairs(due) do
+  local head = redis.call('HGET', KEYS[2], id)
+  local parcel = redis.call('HGET', KEYS[2], id .. ':p')
+  redis.call('HDEL', KEYS[2], id, id .. ':p')
+  redis.call('ZREM', KEYS[3], id)
+  if head and parcel then redis.call('XADD', KEYS[1], '*', 'h', head, 'p', parcel)
+  elseif head then redis.call('XADD', KEYS[1], '*', 'h', head) end
+end
+return #due
+"""
+
+
+def return_due_tasks(now_ms: int, at_most: int) -> Command:
+    """api: put reserved calls whose time is over back among the waiting. Returns how many."""
+    names = (keys.CALLS_ASYNC, keys.TASKS_RESERVED, keys.TASKS_DUE)
+    return ("EVAL", _RETURN_DUE_TASKS, len(names), *names, now_ms, at_most)
+
+
+_END_TASK = """
+if redis.call('ZREM', KEYS[2], ARGV[1]) == 0 then return 0 end
+redis.call('HDEL', KEYS[1], ARGV[1], ARGV[1] .. ':p')
+redis.call('XADD', KEYS[3], '*', 'm', ARGV[2])
+redis.call('UNLINK', KEYS[4])
+redis.call('INCR', KEYS[5])
+return 1
+"""
+
+
+def end_task(record: messages.Record) -> Command:
+    """api: end a reserved call, as its outside worker says. Returns 1, or 0 if it is not reserved."""
+    call_id = record.call_id
+    names = (
+        keys.TASKS_RESERVED,
+        keys.TASKS_DUE,
+        keys.FINISHED,
+        keys.parcel(call_id),
+        keys.COMPLETE,
+    )
+    return ("EVAL", _END_TASK, len(names), *names, call_id, messages.encode(record))
+
+
+_DROP_DEAD_CONSUMERS = """
+local dropped = 0
+for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local info = {}
+  for i = 1, #flat, 2 do info[flat[i]] = flat[i + 1] end
+  if info.pending == 0 and info.idle > tonumber(ARGV[2]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], info.name)
+    dropped = dropped + 1
+  end
+end
+return dropped
+"""
+
+
+def drop_dead_consumers(stream: str, group: str, idle_ms: int) -> Command:
+    """Forget consumers idle for longer than `idle_ms` who hold nothing. Returns how many.
+
+    One step, because deleting a consumer that took an entry meanwhile would lose the entry.
+    """
+    return ("EVAL", _DROP_DEAD_CONSUMERS, 1, stream, group, idle_ms)

@@ -1,0 +1,241 @@
+"""How does a call get into the platform, and its outcome back to who waits?
+
+The only place of the api that writes calls to Redis and reads replies. Knows no HTTP: a handler
+brings what a caller asked, and makes a response of what comes back.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+from redis.exceptions import RedisError
+
+from services.api import invocation, metrics
+from services.api.catalog import Catalog, Found
+from services.api.settings import Settings
+from services.api.waiters import Overloaded, Waiter, Waiters
+from shared import clock, environment, keys, messages, scripts, streams
+from shared.errors import MillraceError, Unavailable, Undecodable
+from shared.metrics import UNDECODABLE
+
+log = structlog.get_logger()
+
+#: Finds the route anew and checks that the caller may use it.
+Find = Callable[[], Awaitable[Found]]
+
+#: Replies read in one go.
+REPLIES_AT_ONCE = 512
+#: How long a reply stream outlives its replica, and how often a living one says so.
+STREAM_TTL_MS = 60_000
+STREAM_KEPT_EVERY_S = 10.0
+#: A sync call that waits longer is worth a record before it ends.
+NOTICE_AFTER_S = 0.2
+#: What moving a reply may take beyond the call's deadline.
+DEADLINE_SLACK_S = 1.5
+#: A parcel outlives the call's deadline by this, should nobody remove it.
+PARCEL_SLACK_MS = 60_000
+#: How often an app may change under one call before we give up.
+STALE_MAX = 5
+
+
+class Late(MillraceError):
+    """No answer arrived by the call's deadline."""
+
+    code = "deadline"
+
+
+class _Stale(Exception):  # noqa: N818 (never leaves this module)
+    """The route was read before its app changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """A call that was accepted: the route it went to, and the reply unless it is async."""
+
+    found: Found
+    reply: messages.Reply | None
+
+
+class Gateway:
+    """Accepts calls, and answers those who wait for them.
+
+    One per replica. Two long-lived tasks belong to it: `read_replies` alone resolves waiters,
+    `keep_stream` alone makes the stream that replies come through.
+    """
+
+    def __init__(
+        self,
+        redis: streams.Redis,
+        outbox: streams.Outbox,
+        catalog: Catalog,
+        settings: Settings,
+        api_id: str,
+    ) -> None:
+        """`api_id` names this start of this replica; its reply stream bears it."""
+        self._redis, self._outbox, self._catalog = redis, outbox, catalog
+        self._queue_max = {"sync": settings.sync_queue_max, "async": settings.async_queue_max}
+        self._limits = invocation.Limits(
+            settings.environment_max_bytes, round(settings.capacity_wait_s * 1000)
+        )
+        self._api_id = api_id
+        self._waiters = Waiters(settings.max_waiting)
+        metrics.WAITING.set_function(lambda: len(self._waiters))
+        self._positions = {keys.reply(api_id): "0-0"}
+        self._kept = False
+        self._look_now = asyncio.Event()
+
+    async def call(
+        self, call_id: str, found: Found, caller: invocation.Caller, find: Find
+    ) -> Performed:
+        """Perform a call: return its reply, or None once an async one is safe in the queue.
+
+        `found` is what `find` gave; it is asked again if the app has changed meanwhile. Raises
+        `TooLarge`, `Overloaded`, `Unavailable`, `Late`, and whatever `find` raises. A caller who
+        leaves cancels this; then, and whenever a sync call ends without a reply, the scheduler
+        is told to stop it.
+        """
+        for _ in range(STALE_MAX):
+            config = environment.config_env(found.app_config, found.route.config)
+            parcel = invocation.parcel(call_id, found.route, config, caller, self._limits)
+            call = invocation.head(
+                call_id,
+                found.route,
+                accepted_ms=clock.epoch_ms(),
+                reply_to=self._api_id,
+                limits=self._limits,
+            )
+            try:
+                if call.mode == "sync":
+                    return Performed(found, await self._run(call, parcel, found.version))
+                await self._enqueue(call, parcel, found.version)
+                return Performed(found, None)
+            except _Stale:
+                self._catalog.forget(found)
+                found = await find()
+        raise Unavailable("This app changes faster than a call can start")
+
+    async def _run(
+        self, call: messages.CallHead, parcel: messages.Parcel, version: str
+    ) -> messages.Reply:
+        # The waiter is there before the call is: its reply may be read before the task that
+        # awaits the enqueue's answer runs again.
+        with self._waiters.register(call.call_id) as waiter:
+            try:
+                await self._enqueue(call, parcel, version)
+                return await self._reply(waiter, call)
+            except (asyncio.CancelledError, Unavailable, Late):
+                # `Unavailable` too: nobody knows whether Redis took the call. The outbox keeps
+                # the order, so the cancel is never ahead of its call.
+                self._post(keys.EVENTS, messages.CancelCall(call.call_id))
+                raise
+
+    async def _enqueue(
+        self, call: messages.CallHead, parcel: messages.Parcel, version: str
+    ) -> None:
+        waits = call.mode == "sync"
+        life_ms = call.deadline_ms - call.accepted_ms + PARCEL_SLACK_MS
+        command = scripts.enqueue(
+            call,
+            parcel,
+            catalog_version=version,
+            queue_max=self._queue_max[call.mode],
+            record=None if waits else invocation.queued_record(call),
+            parcel_ttl_ms=life_ms if waits else 0,
+        )
+        try:
+            answer = await self._outbox.send(command)
+        except Unavailable:
+            self._look_now.set()
+            raise
+        if answer == scripts.STALE:
+            raise _Stale
+        if answer == scripts.FULL:
+            raise Overloaded(f"{self._queue_max[call.mode]} {call.mode} calls wait already")
+
+    async def _reply(self, waiter: Waiter, call: messages.CallHead) -> messages.Reply:
+        rest_s = (call.deadline_ms - call.accepted_ms) / 1000 + DEADLINE_SLACK_S
+        await asyncio.wait((waiter.reply,), timeout=NOTICE_AFTER_S)
+        if not waiter.reply.done():
+            self._post(keys.FINISHED, invocation.queued_record(call))
+            await asyncio.wait((waiter.reply,), timeout=rest_s - NOTICE_AFTER_S)
+        if not waiter.reply.done():
+            raise Late
+        return waiter.reply.result()
+
+    def _post(self, stream: str, message: messages.Wire) -> None:
+        """Append a message that nobody waits for; if it is lost, the log says so."""
+        sent = self._outbox.send(("XADD", stream, "*", "m", messages.encode(message)))
+        sent.add_done_callback(_log_loss)
+
+    async def read_replies(self) -> None:
+        """Bring replies to their waiters, for ever; waits out Redis' absences."""
+        backoff = streams.Backoff()
+        while True:
+            try:
+                found = await streams.read_streams(
+                    self._redis, self._positions, count=REPLIES_AT_ONCE
+                )
+            except (RedisError, OSError) as error:
+                log.warning("replies_unreadable", error=str(error))
+                self._look_now.set()
+                await backoff.wait()
+                continue
+            backoff.reset()
+            for stream, entries in found.items():
+                for entry in entries:
+                    self._take(stream, entry)
+                self._drop_up_to(stream, entries[-1][0])
+
+    def _take(self, stream: str, entry: streams.Entry) -> None:
+        try:
+            reply = messages.decode(entry[1].get(b"m"), messages.Reply)
+        except Undecodable as error:
+            UNDECODABLE.labels(stream="reply").inc()
+            log.error("reply_undecodable", stream=stream, id=entry[0].decode(), error=str(error))
+            self._outbox.send(streams.set_aside(stream, entry, str(error))).add_done_callback(
+                _log_loss
+            )
+            return
+        if not self._waiters.resolve(reply):
+            metrics.LATE_REPLIES.inc()
+            log.info("reply_unwanted", call_id=reply.call_id)
+
+    def _drop_up_to(self, stream: str, last_id: bytes) -> None:
+        ms, _, seq = last_id.decode().partition("-")
+        trim = ("XTRIM", stream, "MINID", f"{ms}-{int(seq) + 1}")
+        self._outbox.send(trim).add_done_callback(_log_loss)
+
+    async def keep_stream(self) -> None:
+        """Keep the reply stream there, for ever: make it anew soon after Redis has lost it."""
+        while True:
+            self._look_now.clear()
+            try:
+                await self._keep()
+            except Unavailable as error:
+                self._kept = False
+                log.warning("reply_stream_unkept", error=str(error))
+                await asyncio.sleep(1.0)
+                continue
+            try:
+                async with asyncio.timeout(STREAM_KEPT_EVERY_S):
+                    await self._look_now.wait()
+            except TimeoutError:
+                pass
+
+    async def _keep(self) -> None:
+        made = await self._outbox.send(scripts.keep_reply_stream(self._api_id, STREAM_TTL_MS))
+        self._kept = True
+        if made:
+            log.info("reply_stream_made", api_id=self._api_id)
+            self._positions[keys.reply(self._api_id)] = "0-0"
+
+    async def ready(self) -> str | None:
+        """Return what is missing for calls to be answered; None if nothing is."""
+        return None if self._kept else "redis: no reply stream"
+
+
+def _log_loss(sent: "asyncio.Future[object]") -> None:
+    error = None if sent.cancelled() else sent.exception()
+    if error:
+        log.warning("message_lost", error=str(error))

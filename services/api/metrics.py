@@ -1,0 +1,24 @@
+"""What does an api replica count?"""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+CALLS = Counter(
+    "millrace_calls_total", "Calls answered; code is a word of the error table, or ok.",
+    ["mode", "code"],
+)
+CALL_SECONDS = Histogram(
+    "millrace_call_seconds",
+    "From accepting a sync call to having its reply.",
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+WAITING = Gauge("millrace_waiting_callers", "Callers this replica keeps waiting now.")
+LATE_REPLIES = Counter(
+    "millrace_unwanted_replies_total", "Replies nobody waited for: late, repeated, or unknown."
+)
+RECORDED = Counter("millrace_records_total", "Records written to MySQL, after merging.")
+RECORDS_REFUSED = Counter(
+    "millrace_records_refused_total", "Records that MySQL refused; they were set aside."
+)
+RECORDER_LAG = Gauge(
+    "millrace_recorder_lag_seconds", "Age of the oldest record in the last batch written."
+)
