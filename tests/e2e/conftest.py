@@ -1,0 +1,193 @@
+"""What do the end-to-end tests stand on? Platforms of real processes, and callers of them."""
+
+import itertools
+import json
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+import redis as redis_sync
+from aiohttp import web
+from testcontainers.core.container import DockerContainer
+
+from tests.conftest import REDIS_IMAGE, MysqlServer, eventually
+from tests.e2e import images
+from tests.e2e.client import Client
+from tests.e2e.platforms import Platform, Service, database
+
+JWT_AUTH_KEY = "the management key of the tests, long enough"
+
+#: Platforms that run now, for the logs of failing tests.
+_running: list[Platform] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Show what the services logged during a failed test."""
+    report: pytest.TestReport = yield
+    starts: dict[str, int] = getattr(item, "log_starts", {})
+    if report.failed and report.when == "call":
+        for service in (s for p in _running for s in p.services):
+            tail = service.log_tail(starts.get(str(service.log), 0))
+            report.sections.append((f"log of {service.role} ({service.log.name})", tail))
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _log_starts(request: pytest.FixtureRequest) -> None:
+    """Remember where the logs are when a test begins."""
+    services = [s for p in _running for s in p.services]
+    request.node.log_starts = {str(s.log): s.log.stat().st_size for s in services}
+
+
+@pytest.fixture(scope="package")
+def _engine() -> None:
+    """The container engine with the base image, or no test."""
+    images.require_engine()
+
+
+@pytest.fixture(scope="package")
+def platform_redis(_engine: None) -> Iterator[Callable[[], str]]:
+    """Gives the address of an empty Redis database at each call."""
+    command = "redis-server --appendonly yes --protected-mode no --databases 100"
+    with DockerContainer(REDIS_IMAGE).with_command(command) as container:
+        wrapped = container.get_wrapped_container()
+        wrapped.reload()
+        networks = wrapped.attrs["NetworkSettings"]["Networks"]
+        address = next(iter(networks.values()))["IPAddress"]
+        numbers = itertools.count()
+
+        def next_database() -> str:
+            return f"redis://{address}:6379/{next(numbers)}"
+
+        _wait_for_redis(f"redis://{address}:6379")
+        yield next_database
+
+
+def _wait_for_redis(url: str) -> None:
+    retry = redis_sync.retry.Retry(redis_sync.backoff.ConstantBackoff(0.1), 300)
+    with redis_sync.Redis.from_url(
+        url, retry=retry, retry_on_error=[redis_sync.RedisError]
+    ) as client:
+        client.ping()
+
+
+@pytest.fixture(scope="package")
+def new_platform(
+    platform_redis: Callable[[], str],
+    mysql_server: MysqlServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Any]:
+    """Makes a platform with data stores of its own and nothing started yet: a context manager."""
+
+    @contextmanager
+    def make(**settings: str) -> Iterator[Platform]:
+        folder = tmp_path_factory.mktemp("platform")
+        with (
+            database(mysql_server) as db_url,
+            Platform(db_url, platform_redis(), folder, settings) as made,
+        ):
+            _running.append(made)
+            try:
+                yield made
+            finally:
+                _running.remove(made)
+
+    return make
+
+
+@pytest.fixture(scope="package")
+def platform(new_platform: Callable[..., Any]) -> Iterator[Platform]:
+    """The platform most tests share: one replica of each service."""
+    with new_platform() as made:
+        yield made.start()
+
+
+@pytest.fixture(scope="package")
+def second_api(platform: Platform) -> Service:
+    """One more api replica of the shared platform."""
+    service = platform.add("api")
+    service.wait_ready()
+    return service
+
+
+@pytest.fixture(scope="package")
+def guarded_api(platform: Platform) -> Service:
+    """An api replica of the shared platform that asks for tokens of `JWT_AUTH_KEY`."""
+    service = platform.add("api", JWT_AUTH_KEY=JWT_AUTH_KEY)
+    service.wait_ready()
+    return service
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """Connections of one test."""
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=120)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        yield session
+
+
+@pytest.fixture
+def client(platform: Platform, http: aiohttp.ClientSession) -> Client:
+    """A caller of the shared platform."""
+    return Client(http, platform.url)
+
+
+@pytest.fixture
+def app() -> str:
+    """A name that no other test's app has."""
+    return f"t-{secrets.token_hex(6)}"
+
+
+@pytest.fixture(scope="session")
+def function_image() -> Callable[[str], str]:
+    """Gives the image of a function: a shell script, run once for each call."""
+    return images.function_image
+
+
+@dataclass
+class World:
+    """A server on this machine, outside the platform: what a function reaches if it may."""
+
+    #: host:port, as a function can reach it.
+    address: str
+    #: How often each path was asked for.
+    hits: Counter[str] = field(default_factory=Counter)
+
+    async def hit(self, path: str, times: int = 1) -> None:
+        """Wait until a path was asked for so often."""
+
+        async def often_enough() -> bool:
+            return self.hits[path] >= times
+
+        await eventually(often_enough, 30)
+
+
+@pytest.fixture
+async def world(_engine: None) -> AsyncIterator[World]:
+    """The world outside; it counts who comes, and says hello."""
+    server = web.Application()
+    runner = web.AppRunner(server, access_log=None)
+
+    async def count(request: web.Request) -> web.Response:
+        here.hits[request.path] += 1
+        return web.Response(text="hello from outside\n")
+
+    server.router.add_route("*", "/{path:.*}", count)
+    await runner.setup()
+    await web.TCPSite(runner, "0.0.0.0", 0).start()  # noqa: S104 (functions come from their network)
+    here = World(f"{host_address()}:{runner.addresses[0][1]}")
+    yield here
+    await runner.cleanup()
+
+
+def host_address() -> str:
+    """Return this machine's address on the engine's own bridge, which functions can reach."""
+    found = json.loads(images.docker("network", "inspect", "bridge"))
+    return str(found[0]["IPAM"]["Config"][0]["Gateway"])
