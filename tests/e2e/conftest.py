@@ -168,6 +168,15 @@ class World:
 
         await eventually(often_enough, 30)
 
+    async def told(self, prefix: str) -> str:
+        """Wait until a path with a prefix was asked for; return what comes after the prefix."""
+
+        async def rest() -> str:
+            found = (p.removeprefix(prefix) for p in self.hits if p.startswith(prefix))
+            return next(found, "")
+
+        return str(await eventually(rest, 30))
+
 
 @pytest.fixture
 async def world(_engine: None) -> AsyncIterator[World]:

@@ -1,0 +1,154 @@
+"""Is every accepted async call run and recorded exactly once, however many wait?"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.conftest import eventually
+from tests.e2e.client import Client
+from tests.e2e.conftest import World
+from tests.e2e.test_conformance_copy import CAT
+
+Image = Callable[[str], str]
+
+ACCEPTED = 5_000
+#: What "under 5 s" and "flat" are held to.
+ACCEPT_WITHIN_S = 5.0
+GROWS_AT_MOST_BYTES = 24 * 1024 * 1024
+FINISHED = 300
+CALLERS = 32
+
+
+def telling(world: World) -> str:
+    """Return a script that tells the world its call's id, each time it runs."""
+    return f'exec wget -q -O- "http://{world.address}/$CALL_ID"'
+
+
+async def resident_bytes(client: Client) -> float:
+    """Return an api replica's resident memory."""
+    lines = (await client.get("/metrics")).text.splitlines()
+    name = "process_resident_memory_bytes "
+    return float(next(line.removeprefix(name) for line in lines if line.startswith(name)))
+
+
+async def post_many(client: Client, path: str, count: int) -> list[str]:
+    """Make async calls from several callers at once; return their ids."""
+    found: list[str] = []
+    numbers = iter(range(count))
+
+    async def caller() -> None:
+        for number in numbers:
+            answer = await client.post(path, data=b"%d" % number)
+            assert answer.status == 202, answer.text
+            found.append(answer.json()["call_id"])
+
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    return found
+
+
+async def work_off(client: Client, count: int) -> list[str]:
+    """Take and acknowledge waiting calls as outside workers do; return their ids."""
+    found: list[str] = []
+    numbers = iter(range(count))
+
+    async def worker() -> None:
+        for _ in numbers:
+            task = (await client.get("/tasks")).json()
+            answer = await client.delete("/tasks", json=task)
+            assert answer.status == 202, answer.text
+            found.append(task["id"])
+
+    await asyncio.gather(*(worker() for _ in range(CALLERS)))
+    return found
+
+
+async def all_recorded(client: Client, app: str, status: str, count: int) -> list[dict[str, Any]]:
+    """Wait until an app has so many records of a status; return them."""
+
+    async def enough() -> list[dict[str, Any]] | None:
+        found = await client.calls(app, status=status)
+        return found if len(found) >= count else None
+
+    found = await eventually(enough, 120)
+    assert isinstance(found, list)
+    return found
+
+
+async def test_five_thousand_wait_and_each_is_done_exactly_once(
+    new_platform: Callable[..., Any],
+    http: aiohttp.ClientSession,
+    app: str,
+    world: World,
+    function_image: Image,
+) -> None:
+    with new_platform() as platform:
+        for role in ("api", "scheduler"):
+            platform.add(role)
+        for service in platform.services:
+            service.wait_ready()
+        client = Client(http, platform.url)
+        path = await client.deploy(app, "/x", function_image(telling(world)), type="async")
+        await post_many(client, path, 100)
+        before = await resident_bytes(client)
+        started = time.monotonic()
+        accepted = await post_many(client, path, ACCEPTED)
+        took_s = time.monotonic() - started
+        grown = await resident_bytes(client) - before
+        assert len(set(accepted)) == ACCEPTED
+        assert took_s < ACCEPT_WITHIN_S, f"{ACCEPTED / took_s:.0f} calls/s"
+        assert grown < GROWS_AT_MOST_BYTES, f"{grown / 1e6:.1f} MB more"
+
+        taken = await work_off(client, 100 + ACCEPTED - FINISHED)
+        assert len(set(taken)) == len(taken), "an outside worker got what another had"
+        platform.add("runner").wait_ready()
+        done = await all_recorded(client, app, "success", FINISHED)
+        # Whatever is recorded or run twice would show by now or while the runner drains.
+        await eventually(lambda: _idle(client), 30)
+    left = set(accepted) - set(taken)
+    assert Counter(call["id"] for call in done) == Counter(dict.fromkeys(left, 1))
+    assert world.hits == Counter({f"/{call_id}": 1 for call_id in left})
+
+
+async def _idle(client: Client) -> bool:
+    stats = (await client.get("/stats")).json()
+    return bool(stats["Queue"] == 0 and stats["Running"] == 0)
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xff\xfe\x00\x80 not text", b"", bytes(range(256)) * 400], ids=["bad", "none", "big"]
+)
+async def test_bytes_stay_bytes(
+    client: Client, app: str, function_image: Image, body: bytes
+) -> None:
+    path = await client.deploy(app, "/x", function_image(CAT), type="async")
+    call_id = (await client.post(path, data=body)).json()["call_id"]
+    assert (await client.ended(call_id))["status"] == "success"
+    result = await client.get(f"/v1/calls/{call_id}/result")
+    assert (result.status, result.body) == (200, body)
+
+
+async def test_an_async_call_fails_with_its_reason(
+    client: Client, app: str, function_image: Image
+) -> None:
+    path = await client.deploy(app, "/x", function_image("echo why >&2; exit 7"), type="async")
+    call_id = (await client.post(path)).json()["call_id"]
+    record = await client.ended(call_id)
+    assert (record["status"], record["code"], record["exit_code"]) == ("error", "exit", 7)
+    assert (await client.get(f"/v1/calls/{call_id}/log")).text == "why\n"
+
+
+async def test_any_method_may_call_an_async_route(
+    client: Client, app: str, function_image: Image
+) -> None:
+    path = await client.deploy(app, "/x", function_image('echo "$METHOD"; cat'), type="async")
+    for method, payload in (("GET", b""), ("PUT", b"a"), ("DELETE", b"")):
+        answer = await client.ask(method, path, data=payload)
+        assert answer.status == 202
+        await client.ended(answer.json()["call_id"])
+        result = await client.get(f"/v1/calls/{answer.json()['call_id']}/result")
+        assert result.body == method.encode() + b"\n" + payload
