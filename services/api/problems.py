@@ -40,11 +40,11 @@ class TooLarge(MillraceError):
 
 
 class AppNotFound(NotFound):
-    """App not found"""  # noqa: D400 (it is the message clients know)
+    """App not found"""
 
 
 class RouteNotFound(NotFound):
-    """Route not found"""  # noqa: D400
+    """Route not found"""
 
 
 class ManagementTokenRefused(MillraceError):

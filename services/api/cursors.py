@@ -1,0 +1,56 @@
+"""Where does a page of a list begin and end? Pure: `limit` and opaque `cursor`s."""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from services.api.problems import BadRequest
+
+LIMIT_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The part of a list that a client asks for; neither field: all of it."""
+
+    limit: int | None = None
+    cursor: str | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the client asked for pages at all."""
+        return self.limit is not None or self.cursor is not None
+
+
+def page(query: Mapping[str, str]) -> Page:
+    """Return the page a query string asks for. Raises `BadRequest`, which names `limit`."""
+    text = query.get("limit")
+    if text is None:
+        return Page(None, query.get("cursor") or None)
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= LIMIT_MAX:
+        raise BadRequest(f"limit must be a whole number from 1 to {LIMIT_MAX}, not {text!r}")
+    return Page(int(text), query.get("cursor") or None)
+
+
+def encode(*parts: str | int) -> str:
+    """Return an opaque cursor of the sort key of a page's last row."""
+    raw = json.dumps(parts, separators=(",", ":"), ensure_ascii=False).encode()
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def decode(cursor: str, *kinds: type) -> tuple[Any, ...]:
+    """Return the parts of a cursor, of these types. Raises `BadRequest`, which names `cursor`.
+
+    >>> decode(encode("myapp", "/hello"), str, str)
+    ('myapp', '/hello')
+    """
+    try:
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        parts = json.loads(raw)
+    except (ValueError, RecursionError):
+        parts = None
+    if not isinstance(parts, list) or [type(p) for p in parts] != list(kinds):
+        raise BadRequest("cursor must be a next_cursor of the same list, unchanged")
+    return tuple(parts)

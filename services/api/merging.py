@@ -1,0 +1,88 @@
+"""What becomes of an app or route by a POST or a PATCH? Pure."""
+
+import dataclasses
+from typing import Any
+
+from services.api import paths
+from services.api.models import App, Route
+
+#: Fields of a route that a PATCH merges; the others it replaces.
+_MERGED = {"config", "headers"}
+_NOT_FIELDS = {"app_name", "path"}
+
+
+def new_app(fields: dict[str, Any]) -> App:
+    """Return the app that these fields make."""
+    return App(fields["name"], fields.get("config"))
+
+
+def patched_app(app: App, fields: dict[str, Any]) -> App:
+    """Return the app as a PATCH with these fields leaves it."""
+    if "config" not in fields:
+        return app
+    return App(app.name, merged_config(app.config or {}, fields["config"]))
+
+
+def new_route(app: str, fields: dict[str, Any]) -> Route:
+    """Return the route that these fields make; zero and empty ones mean the default."""
+    given = {k: v for k, v in fields.items() if v and k not in _NOT_FIELDS | _MERGED}
+    return Route(
+        app=app,
+        path=paths.stored(fields["path"]),
+        headers=merged_headers({}, fields.get("headers", {}), canonical=False),
+        config=fields.get("config", {}),
+        **given,
+    )
+
+
+def patched_route(route: Route, fields: dict[str, Any]) -> Route:
+    """Return the route as a PATCH with these fields leaves it.
+
+    Non-zero fields replace; config is merged, and "" deletes; header values are added, and an
+    empty list deletes the header, in whatever case.
+    """
+    given = {k: v for k, v in fields.items() if v and k not in _NOT_FIELDS | _MERGED}
+    return dataclasses.replace(
+        route,
+        headers=merged_headers(route.headers, fields.get("headers", {}), canonical=True),
+        config=merged_config(route.config, fields.get("config", {})),
+        **given,
+    )
+
+
+def merged_config(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
+    """Return old config with new values; an empty one deletes.
+
+    >>> merged_config({"A": "1", "B": "2"}, {"A": "", "C": "3"})
+    {'B': '2', 'C': '3'}
+    """
+    return {k: v for k, v in {**old, **new}.items() if v or k not in new}
+
+
+def merged_headers(
+    old: dict[str, list[str]], new: dict[str, list[str]], *, canonical: bool
+) -> dict[str, list[str]]:
+    """Return old headers with new values behind theirs; an empty list deletes.
+
+    A header's case does not matter; the first spelling stays. A new one is spelled as it came,
+    or, if `canonical`, as HTTP does.
+
+    >>> merged_headers({"X-A": ["1"], "X-B": ["2"]}, {"x-a": ["3"], "x-b": [], "x-c": ["4"]},
+    ...                canonical=True)
+    {'X-A': ['1', '3'], 'X-C': ['4']}
+    """
+    merged = {name: list(values) for name, values in old.items()}
+    spelled = {name.lower(): name for name in merged}
+    for name, values in new.items():
+        known = spelled.get(name.lower())
+        if not values:
+            merged.pop(known or "", None)
+            continue
+        first = known or (_canonical(name) if canonical else name)
+        spelled[name.lower()] = first
+        merged[first] = merged.get(first, []) + values
+    return merged
+
+
+def _canonical(name: str) -> str:
+    return "-".join(part[:1].upper() + part[1:].lower() for part in name.split("-"))

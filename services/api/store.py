@@ -1,0 +1,286 @@
+"""How are apps and routes kept? The only module with their SQL.
+
+Each change moves the app's catalog version, inside its transaction and again after it.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from pymysql import err
+
+from services.api import cursors
+from services.api.cursors import Page
+from services.api.database import Cursor, Database
+from services.api.models import App, AppConfig, Route
+from services.api.problems import AppNotFound, BadRequest, Conflict, RouteNotFound
+from services.api.versions import Versions
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+_ROUTE_FIELDS = (
+    "image",
+    "memory",
+    "cpus",
+    "headers",
+    "type",
+    "format",
+    "max_concurrency",
+    "timeout",
+    "idle_timeout",
+    "config",
+    "jwt_key",
+)
+_JSON_FIELDS = {"headers", "config"}
+_ROUTE_COLUMNS = ", ".join(f"r.`{name}`" for name in _ROUTE_FIELDS)
+_DUPLICATE, _HAS_CHILDREN = 1062, 1451
+
+
+class Store:
+    """Apps and routes in MySQL.
+
+    Raises `Unavailable` when MySQL or, for a change, Redis is away; then nothing has changed,
+    unless MySQL went away during the very commit.
+    """
+
+    def __init__(self, database: Database, versions: Versions) -> None:
+        """Read and write `database`, and tell `versions` of changes."""
+        self._database, self._versions = database, versions
+        self._changes: set[asyncio.Task[Any]] = set()
+
+    async def close(self) -> None:
+        """Wait for changes under way."""
+        await asyncio.gather(*self._changes, return_exceptions=True)
+
+    async def read_for_call(self, app: str, path: str) -> tuple[AppConfig, Route]:
+        """Return an app's config and its route. Raises `AppNotFound`, `RouteNotFound`."""
+        async with self._database.reading() as cursor:
+            await cursor.execute(
+                f"SELECT a.config AS app_config, r.app_name, r.path, {_ROUTE_COLUMNS}"  # noqa: S608 (names of our own)
+                " FROM apps a LEFT JOIN routes r ON r.app_name = a.name AND r.path = %s"
+                " WHERE a.name = %s",
+                (path, app),
+            )
+            row = await cursor.fetchone()
+        if row is None:
+            raise AppNotFound
+        if row["path"] is None:
+            raise RouteNotFound
+        return _json(row["app_config"]), _route(row)
+
+    async def app(self, name: str) -> App:
+        """Return an app. Raises `AppNotFound`."""
+        async with self._database.reading() as cursor:
+            return await _app_row(cursor, "SELECT name, config FROM apps WHERE name = %s", name)
+
+    async def apps(self, page: Page) -> tuple[list[App], str]:
+        """Return a page of apps by name, and the cursor of the next page or ""."""
+        after = cursors.decode(page.cursor, str) if page.cursor else ("",)
+        async with self._database.reading() as cursor:
+            await cursor.execute(
+                f"SELECT name, config FROM apps WHERE name > %s ORDER BY name{_limit(page)}",  # noqa: S608
+                after,
+            )
+            rows = [App(row["name"], _json(row["config"])) for row in await cursor.fetchall()]
+        return _cut(rows, page, lambda app: (app.name,))
+
+    async def routes(
+        self, page: Page, app: str | None, image: str | None
+    ) -> tuple[list[Route], str]:
+        """Return a page of routes by app and path, and the cursor of the next page or "".
+
+        `app` and `image` narrow it; None is all.
+        """
+        after = cursors.decode(page.cursor, str, str) if page.cursor else ("", "")
+        where = "(r.app_name > %s OR (r.app_name = %s AND r.path > %s))"
+        values = [after[0], *after]
+        for column, value in (("app_name", app), ("image", image)):
+            if value is not None:
+                where += f" AND r.{column} = %s"
+                values.append(value)
+        async with self._database.reading() as cursor:
+            await cursor.execute(
+                f"SELECT r.app_name, r.path, {_ROUTE_COLUMNS} FROM routes r WHERE {where}"  # noqa: S608
+                f" ORDER BY r.app_name, r.path{_limit(page)}",
+                values,
+            )
+            rows = [_route(row) for row in await cursor.fetchall()]
+        return _cut(rows, page, lambda route: (route.app, route.path))
+
+    async def route(self, app: str, path: str) -> Route:
+        """Return a route. Raises `AppNotFound`, `RouteNotFound`."""
+        return (await self.read_for_call(app, path))[1]
+
+    async def create_app(self, app: App) -> None:
+        """Keep a new app. Raises `Conflict`."""
+        await self._complete(self._create_app(app))
+
+    async def update_app(self, name: str, change: Callable[[App], App]) -> App:
+        """Replace an app by what `change` makes of it; returns that. Raises `AppNotFound`.
+
+        Concurrent changes of one app happen one after the other; so for routes.
+        """
+        return await self._complete(self._update_app(name, change))
+
+    async def delete_app(self, name: str) -> None:
+        """Remove an app. Raises `AppNotFound`, or `BadRequest` if it has routes."""
+        await self._complete(self._delete_app(name))
+
+    async def create_route(self, route: Route) -> None:
+        """Keep a new route, and make its app if there is none. Raises `Conflict`."""
+        await self._complete(self._create_route(route))
+
+    async def update_route(self, app: str, path: str, change: Callable[[Route], Route]) -> Route:
+        """Replace a route by what `change` makes of it; returns that.
+
+        Raises `AppNotFound`, `RouteNotFound`.
+        """
+        return await self._complete(self._update_route(app, path, change))
+
+    async def delete_route(self, app: str, path: str) -> None:
+        """Remove a route. Raises `AppNotFound`, `RouteNotFound`."""
+        await self._complete(self._delete_route(app, path))
+
+    async def _complete(self, change: Coroutine[Any, Any, T]) -> T:
+        """Carry a change through even if its client leaves: between commit and the second move
+        of the version it must not stop.
+        """
+        task = asyncio.create_task(change, name="catalog-change")
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    @asynccontextmanager
+    async def _changing(self, app: str) -> AsyncIterator[Cursor]:
+        moved = False
+        try:
+            async with self._database.transaction() as cursor:
+                yield cursor
+                await self._versions.move(app)
+                moved = True
+        finally:
+            if moved:
+                await self._versions.move_after(app)
+
+    async def _create_app(self, app: App) -> None:
+        async with self._changing(app.name) as cursor:
+            try:
+                await cursor.execute(
+                    "INSERT INTO apps (name, config) VALUES (%s, %s)",
+                    (app.name, _text(app.config)),
+                )
+            except err.IntegrityError as error:
+                raise _conflict(error, "App already exists") from error
+
+    async def _update_app(self, name: str, change: Callable[[App], App]) -> App:
+        async with self._changing(name) as cursor:
+            query = "SELECT name, config FROM apps WHERE name = %s FOR UPDATE"
+            app = change(await _app_row(cursor, query, name))
+            await cursor.execute(
+                "UPDATE apps SET config = %s WHERE name = %s", (_text(app.config), name)
+            )
+        return app
+
+    async def _delete_app(self, name: str) -> None:
+        async with self._changing(name) as cursor:
+            try:
+                await cursor.execute("DELETE FROM apps WHERE name = %s", (name,))
+            except err.IntegrityError as error:
+                if error.args[0] != _HAS_CHILDREN:
+                    raise
+                raise BadRequest("Cannot remove apps with routes") from error
+            if not cursor.rowcount:
+                raise AppNotFound
+
+    async def _create_route(self, route: Route) -> None:
+        columns = ", ".join(f"`{name}`" for name in ("app_name", "path", *_ROUTE_FIELDS))
+        marks = ", ".join(["%s"] * (2 + len(_ROUTE_FIELDS)))
+        async with self._changing(route.app) as cursor:
+            await cursor.execute(
+                "INSERT INTO apps (name) VALUES (%s) ON DUPLICATE KEY UPDATE name = name",
+                (route.app,),
+            )
+            try:
+                await cursor.execute(
+                    f"INSERT INTO routes ({columns}) VALUES ({marks})",  # noqa: S608
+                    (route.app, route.path, *_values(route)),
+                )
+            except err.IntegrityError as error:
+                raise _conflict(error, "Route already exists") from error
+
+    async def _update_route(self, app: str, path: str, change: Callable[[Route], Route]) -> Route:
+        sets = ", ".join(f"`{name}` = %s" for name in _ROUTE_FIELDS)
+        async with self._changing(app) as cursor:
+            await cursor.execute(
+                f"SELECT r.app_name, r.path, {_ROUTE_COLUMNS} FROM routes r"  # noqa: S608
+                " WHERE r.app_name = %s AND r.path = %s FOR UPDATE",
+                (app, path),
+            )
+            row = await cursor.fetchone()
+            if row is None:
+                raise await _missing(cursor, app)
+            route = change(_route(row))
+            await cursor.execute(
+                f"UPDATE routes SET {sets} WHERE app_name = %s AND path = %s",  # noqa: S608
+                (*_values(route), app, path),
+            )
+        return route
+
+    async def _delete_route(self, app: str, path: str) -> None:
+        async with self._changing(app) as cursor:
+            await cursor.execute(
+                "DELETE FROM routes WHERE app_name = %s AND path = %s", (app, path)
+            )
+            if not cursor.rowcount:
+                raise await _missing(cursor, app)
+
+
+async def _app_row(cursor: Cursor, query: str, name: str) -> App:
+    await cursor.execute(query, (name,))
+    row = await cursor.fetchone()
+    if row is None:
+        raise AppNotFound
+    return App(row["name"], _json(row["config"]))
+
+
+async def _missing(cursor: Cursor, app: str) -> Exception:
+    """Return what to say when a route is not there."""
+    await cursor.execute("SELECT 1 FROM apps WHERE name = %s", (app,))
+    return RouteNotFound() if await cursor.fetchone() else AppNotFound()
+
+
+def _conflict(error: err.IntegrityError, words: str) -> Exception:
+    return Conflict(words) if error.args[0] == _DUPLICATE else error
+
+
+def _limit(page: Page) -> str:
+    """Return SQL that reads one row more than the page has: is there a next one?"""
+    return "" if page.limit is None else f" LIMIT {page.limit + 1}"
+
+
+def _cut(rows: list[T], page: Page, key: Callable[[T], tuple[str, ...]]) -> tuple[list[T], str]:
+    if page.limit is None or len(rows) <= page.limit:
+        return rows, ""
+    rows = rows[: page.limit]
+    return rows, cursors.encode(*key(rows[-1]))
+
+
+def _json(text: str | None) -> Any:  # noqa: ANN401 (a column's value)
+    return None if text is None else json.loads(text)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _values(route: Route) -> list[Any]:
+    pairs = ((name, getattr(route, name)) for name in _ROUTE_FIELDS)
+    return [_text(value) if name in _JSON_FIELDS else value for name, value in pairs]
+
+
+def _route(row: Row) -> Route:
+    fields = {n: _json(row[n]) if n in _JSON_FIELDS else row[n] for n in _ROUTE_FIELDS}
+    return Route(app=row["app_name"], path=row["path"], **fields)
