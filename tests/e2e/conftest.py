@@ -51,30 +51,33 @@ def _engine() -> None:
     images.require_engine()
 
 
-@pytest.fixture(scope="package")
-def platform_redis(_engine: None) -> Iterator[Callable[[], str]]:
-    """Gives the address of an empty Redis database at each call."""
+@contextmanager
+def redis_container() -> Iterator[tuple[DockerContainer, str]]:
+    """Give a Redis that keeps what it was told on disk, and its address."""
     command = "redis-server --appendonly yes --protected-mode no --databases 100"
     with DockerContainer(REDIS_IMAGE).with_command(command) as container:
         wrapped = container.get_wrapped_container()
         wrapped.reload()
         networks = wrapped.attrs["NetworkSettings"]["Networks"]
-        address = next(iter(networks.values()))["IPAddress"]
-        numbers = itertools.count()
-
-        def next_database() -> str:
-            return f"redis://{address}:6379/{next(numbers)}"
-
-        _wait_for_redis(f"redis://{address}:6379")
-        yield next_database
+        url = f"redis://{next(iter(networks.values()))['IPAddress']}:6379"
+        wait_for_redis(url)
+        yield container, url
 
 
-def _wait_for_redis(url: str) -> None:
+def wait_for_redis(url: str) -> None:
+    """Wait until a Redis answers."""
     retry = redis_sync.retry.Retry(redis_sync.backoff.ConstantBackoff(0.1), 300)
-    with redis_sync.Redis.from_url(
-        url, retry=retry, retry_on_error=[redis_sync.RedisError]
-    ) as client:
+    errors = [redis_sync.RedisError]
+    with redis_sync.Redis.from_url(url, retry=retry, retry_on_error=errors) as client:
         client.ping()
+
+
+@pytest.fixture(scope="package")
+def platform_redis(_engine: None) -> Iterator[Callable[[], str]]:
+    """Gives the address of an empty Redis database at each call."""
+    numbers = itertools.count()
+    with redis_container() as (_, url):
+        yield lambda: f"{url}/{next(numbers)}"
 
 
 @pytest.fixture(scope="package")

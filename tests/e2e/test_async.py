@@ -105,7 +105,7 @@ async def test_five_thousand_wait_and_each_is_done_exactly_once(
 
         taken = await work_off(client, 100 + ACCEPTED - FINISHED)
         assert len(set(taken)) == len(taken), "an outside worker got what another had"
-        platform.add("runner").wait_ready()
+        await asyncio.to_thread(platform.add("runner").wait_ready)
         done = await all_recorded(client, app, "success", FINISHED)
         # Whatever is recorded or run twice would show by now or while the runner drains.
         await eventually(lambda: _idle(client), 30)

@@ -26,6 +26,7 @@ async def test_calls_that_run_are_finished(
     app: str,
     world: World,
     function_image: Image,
+    *,
     role: Role,
 ) -> None:
     with new_platform() as platform:

@@ -1,4 +1,4 @@
-"""What can a function reach? The world, but nothing of the platform, and not more than its share."""
+"""What can a function reach? The world, but nothing of the platform and no more than its share."""
 
 import json
 from collections.abc import Callable
@@ -89,14 +89,17 @@ async def test_capabilities_and_privileges_are_dropped(
 
 
 async def test_the_host_cannot_be_changed(client: Client, app: str, function_image: Image) -> None:
-    script = "hostname changed 2>/dev/null && echo changed; echo 1 > /proc/sys/kernel/panic && echo written; echo tried"
+    script = (
+        "hostname changed 2>/dev/null && echo renamed; "
+        "echo 1 > /proc/sys/kernel/panic && echo written; echo tried"
+    )
     path = await client.deploy(app, "/x", function_image(script))
     assert (await client.post(path)).text == "tried\n"
 
 
 @pytest.mark.parametrize("memory", [64, 256])
 async def test_limits_of_its_container(
-    client: Client, app: str, world: World, platform: Platform, function_image: Image, memory: int
+    client: Client, app: str, world: World, function_image: Image, memory: int
 ) -> None:
     script = f"wget -q -O- http://{world.address}/begun >/dev/null; exec sleep 30"
     path = await client.deploy(

@@ -31,6 +31,7 @@ async def test_a_kill_amid_async_calls_loses_none(
     app: str,
     world: World,
     function_image: Image,
+    *,
     role: Role,
 ) -> None:
     with new_platform() as platform:
@@ -46,7 +47,7 @@ async def test_a_kill_amid_async_calls_loses_none(
         if role == "runner":
             assert platform.containers(), "nothing ran when the runner was killed"
         victim.start()
-        victim.wait_ready()
+        await asyncio.to_thread(victim.wait_ready)
 
         done = await all_recorded(client, app, "success", CALLS)
         assert sorted(c["id"] for c in done) == sorted(accepted)
@@ -89,7 +90,7 @@ async def test_calls_accepted_while_the_api_is_killed_are_all_there(
         for outcome in await asyncio.gather(*callers, return_exceptions=True):
             assert outcome is None or isinstance(outcome, aiohttp.ClientError | OSError)
         victim.start()
-        victim.wait_ready()
+        await asyncio.to_thread(victim.wait_ready)
         await all_recorded(client, app, "success", len(promised))
         assert promised <= {path.lstrip("/") for path in world.hits}
 
@@ -120,7 +121,7 @@ async def test_a_sync_call_whose_runner_dies_is_told_so(
         assert answer.json()["error"]["fault"] == "platform"
         assert platform.containers(), "the dead runner's container should still be there"
         victim.start()
-        victim.wait_ready()
+        await asyncio.to_thread(victim.wait_ready)
         await eventually(lambda: no_container(platform), 20)
         assert world.hits["/started"] == 1, "a sync call that had started was run again"
 

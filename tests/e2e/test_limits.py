@@ -1,0 +1,117 @@
+"""Is each limit held, with an error of its own?"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from shared import clock
+from tests.e2e.client import Client
+from tests.e2e.test_conformance_copy import CAT
+
+Image = Callable[[str], str]
+MIB = 1024 * 1024
+
+
+async def test_the_largest_request_and_answer_pass(
+    client: Client, app: str, function_image: Image
+) -> None:
+    path = await client.deploy(app, "/x", function_image(CAT))
+    body = b"x" * (8 * MIB)
+    answer = await client.post(path, data=body)
+    assert answer.status == 200
+    assert answer.body == body
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_larger_request_is_413(
+    client: Client, app: str, function_image: Image, kind: str
+) -> None:
+    path = await client.deploy(app, "/x", function_image(CAT), type=kind)
+    answer = await client.post(path, data=b"x" * (8 * MIB + 1))
+    assert (answer.status, answer.code) == (413, "too_large")
+    assert answer.json()["error"]["fault"] == "caller"
+
+
+async def test_one_that_does_not_say_its_size_is_413_too(
+    client: Client, app: str, function_image: Image
+) -> None:
+    path = await client.deploy(app, "/x", function_image(CAT))
+
+    async def endless() -> Any:
+        while True:
+            yield b"x" * 65_536
+
+    try:
+        answer = await client.post(path, data=endless())
+    except aiohttp.ClientConnectionError:
+        return  # the server may hang up on what it will never read
+    assert (answer.status, answer.code) == (413, "too_large")
+
+
+async def test_a_larger_answer_is_the_functions_fault(
+    client: Client, app: str, function_image: Image
+) -> None:
+    script = "exec head -c %d /dev/zero"
+    path = await client.deploy(app, "/fits", function_image(script % (8 * MIB)))
+    assert len((await client.post(path)).body) == 8 * MIB
+    path = await client.deploy(app, "/more", function_image(script % (8 * MIB + 1)))
+    answer = await client.post(path)
+    assert (answer.status, answer.code) == (500, "too_large")
+    assert answer.json()["error"]["fault"] == "function"
+
+
+async def test_a_large_environment_is_413(client: Client, app: str, function_image: Image) -> None:
+    config = {f"K{n}": "v" * 1000 for n in range(300)}
+    path = await client.deploy(app, "/x", function_image(CAT), config=config)
+    answer = await client.post(path)
+    assert (answer.status, answer.code) == (413, "too_large")
+
+
+async def test_what_never_fits_is_refused_at_once(
+    client: Client, app: str, function_image: Image
+) -> None:
+    path = await client.deploy(app, "/x", function_image(CAT), memory=100_000_000)
+    started = clock.monotonic_s()
+    answer = await client.post(path)
+    assert (answer.status, answer.code) == (503, "capacity")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert clock.monotonic_s() - started < 10
+
+
+async def test_waiting_for_capacity_ends(
+    new_platform: Callable[..., Any],
+    http: aiohttp.ClientSession,
+    app: str,
+    function_image: Image,
+) -> None:
+    """Two calls of 60 MB at once on a runner with 100: one runs, one waits its time out."""
+    with new_platform(CAPACITY_WAIT_S="2", RUNNER_MEMORY_MB="100") as platform:
+        platform.start()
+        client = Client(http, platform.url)
+        image = function_image("exec sleep 5")
+        path = await client.deploy(app, "/x", image, memory=60)
+        answers = await asyncio.gather(client.post(path), client.post(path))
+        ran, refused = sorted(answers, key=lambda a: a.status)
+        assert ran.status == 200
+        assert (refused.status, refused.code) == (503, "capacity")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert refused.json()["error"]["fault"] == "platform"
+
+
+async def test_full_queues_refuse(
+    new_platform: Callable[..., Any],
+    http: aiohttp.ClientSession,
+    app: str,
+    function_image: Image,
+) -> None:
+    with new_platform(ASYNC_QUEUE_MAX="3") as platform:
+        platform.add("api").wait_ready()
+        client = Client(http, platform.url)
+        path = await client.deploy(app, "/x", function_image(CAT), type="async")
+        answers = [await client.post(path) for _ in range(4)]
+        assert [a.status for a in answers] == [202, 202, 202, 503]
+        assert answers[-1].code == "overloaded"
+        assert answers[-1].headers["Retry-After"]
