@@ -211,7 +211,7 @@ return 1
 
 
 def end_task(record: messages.Record) -> Command:
-    """api: end a reserved call, as its outside worker says. Returns 1, or 0 if it is not reserved."""
+    """api: end a reserved call, as its outside worker says. Returns 1; 0 if it is not reserved."""
     call_id = record.call_id
     names = (
         keys.TASKS_RESERVED,

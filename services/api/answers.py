@@ -38,11 +38,11 @@ class Answer:
 
 
 def content_type(body: bytes) -> str:
-    """Return the type for a body nobody named one for: text if it reads as UTF-8, else bytes.
+    r"""Return the type for a body nobody named one for: text if it reads as UTF-8, else bytes.
 
     Never HTML or a script, whatever it looks like: a browser shall not run what nobody declared.
 
-    >>> content_type(b'{"a": 1}'), content_type(b"\\x89PNG")
+    >>> content_type(b'{"a": 1}'), content_type(b"\x89PNG")
     ('text/plain; charset=utf-8', 'application/octet-stream')
     """
     start = body[:_SNIFFED_BYTES]

@@ -45,7 +45,7 @@ class Late(MillraceError):
     code = "deadline"
 
 
-class _Stale(Exception):  # noqa: N818 (never leaves this module)
+class _Stale(Exception):
     """The route was read before its app changed."""
 
 
@@ -192,7 +192,7 @@ class Gateway:
             reply = messages.decode(entry[1].get(b"m"), messages.Reply)
         except Undecodable as error:
             UNDECODABLE.labels(stream="reply").inc()
-            log.error("reply_undecodable", stream=stream, id=entry[0].decode(), error=str(error))
+            log.warning("reply_undecodable", id=entry[0].decode(), error=str(error))
             self._outbox.send(streams.set_aside(stream, entry, str(error))).add_done_callback(
                 _log_loss
             )

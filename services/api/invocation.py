@@ -38,9 +38,9 @@ class Limits:
 
 
 def clean(text: str) -> str:
-    """Return text that UTF-8 can carry: bytes that were no UTF-8 are read as Latin-1.
+    r"""Return text that UTF-8 can carry: bytes that were no UTF-8 are read as Latin-1.
 
-    >>> clean(b"caf\\xe9".decode("utf-8", "surrogateescape"))
+    >>> clean(b"caf\xe9".decode("utf-8", "surrogateescape"))
     'café'
     """
     if text.isascii():

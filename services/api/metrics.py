@@ -3,7 +3,8 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 CALLS = Counter(
-    "millrace_calls_total", "Calls answered; code is a word of the error table, or ok.",
+    "millrace_calls_total",
+    "Calls answered; code is a word of the error table, or ok.",
     ["mode", "code"],
 )
 CALL_SECONDS = Histogram(

@@ -1,6 +1,7 @@
 """Which callers wait for a reply on this replica? Knows no Redis, no HTTP and no clock."""
 
 import asyncio
+from typing import Self
 
 from shared import messages
 from shared.errors import MillraceError
@@ -25,7 +26,7 @@ class Waiter:
         self.call_id = call_id
         self.reply: asyncio.Future[messages.Reply] = asyncio.get_running_loop().create_future()
 
-    def __enter__(self) -> "Waiter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,89 @@
+"""Which parts make the invocation half of the api, and how do handlers reach them?"""
+
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from services.api.calls import Calls
+from services.api.catalog import Catalog
+from services.api.database import Database
+from services.api.gateway import Gateway
+from services.api.handlers import calls as calls_handlers
+from services.api.handlers import invoke, stats, tasks
+from services.api.recorder import Recorder
+from services.api.records import Records
+from services.api.reservations import Reservations
+from services.api.retention import Retention
+from services.api.settings import Settings
+from services.api.stats import Stats
+from shared import ids, streams
+
+#: JSON may write one byte of a payload with six (`\\u0001`); the rest of a task is small.
+_JSON_GROWTH = 6
+_TASK_OVERHEAD_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """The parts, built but not running."""
+
+    settings: Settings
+    catalog: Catalog
+    gateway: Gateway
+    recorder: Recorder
+    reservations: Reservations
+    retention: Retention
+    calls: Calls
+    stats: Stats
+
+    def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """Return the long-lived tasks by name, to be supervised; each ends only when cancelled."""
+        return {
+            "replies": self.gateway.read_replies(),
+            "reply_stream": self.gateway.keep_stream(),
+            "recorder": self.recorder.run(),
+            "reservations": self.reservations.run(),
+            "retention": self.retention.run(),
+        }
+
+    async def ready(self) -> str | None:
+        """Return what is missing for calls to be answered; None if nothing is."""
+        return await self.gateway.ready()
+
+
+@asynccontextmanager
+async def assembled(
+    settings: Settings,
+    redis: streams.Redis,
+    database: Database,
+    catalog: Catalog,
+    outbox: streams.Outbox,
+) -> AsyncIterator[Calling]:
+    """Build the parts on what is connected already."""
+    api_id = ids.new_process_id("api")
+    records = Records(database)
+    yield Calling(
+        settings=settings,
+        catalog=catalog,
+        gateway=Gateway(redis, outbox, catalog, settings, api_id),
+        recorder=Recorder(redis, records, api_id),
+        reservations=Reservations(redis, outbox),
+        retention=Retention(database, settings.record_retention_days),
+        calls=Calls(records),
+        stats=Stats(outbox),
+    )
+
+
+def install(app: web.Application, calling: Calling) -> None:
+    """Let the handlers find the parts, and the server the handlers."""
+    settings = calling.settings
+    app[invoke.GATEWAY] = calling.gateway
+    app[invoke.CATALOG] = calling.catalog
+    app[invoke.REQUEST_MAX_BYTES] = settings.request_max_bytes
+    app[tasks.RESERVATIONS] = calling.reservations
+    app[tasks.TASK_MAX_BYTES] = settings.request_max_bytes * _JSON_GROWTH + _TASK_OVERHEAD_BYTES
+    app[calls_handlers.CALLS] = calling.calls
+    app[stats.STATS] = calling.stats
