@@ -21,12 +21,12 @@ def unable(why: str) -> None:
 
 
 def docker(*arguments: str, stdin: bytes | None = None, timeout_s: float = 60) -> str:
-    """Return what a docker command prints; fails the test with its error."""
+    """Return what a docker command prints; raises RuntimeError with its error."""
     done = subprocess.run(
         ["docker", *arguments], input=stdin, capture_output=True, timeout=timeout_s, check=False
     )
     if done.returncode:
-        pytest.fail(f"docker {' '.join(arguments)}: {done.stderr.decode().strip()}")
+        raise RuntimeError(f"docker {' '.join(arguments)}: {done.stderr.decode().strip()}")
     return done.stdout.decode().strip()
 
 

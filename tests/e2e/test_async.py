@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import eventually
 from tests.e2e.client import Client
 from tests.e2e.conftest import World
+from tests.e2e.load import accept, resident_bytes, work_off
 from tests.e2e.test_conformance_copy import CAT
 
 Image = Callable[[str], str]
@@ -21,50 +22,11 @@ ACCEPTED = 5_000
 ACCEPT_WITHIN_S = 5.0
 GROWS_AT_MOST_BYTES = 24 * 1024 * 1024
 FINISHED = 300
-CALLERS = 32
 
 
 def telling(world: World) -> str:
     """Return a script that tells the world its call's id, each time it runs."""
     return f'exec wget -q -O- "http://{world.address}/$CALL_ID"'
-
-
-async def resident_bytes(client: Client) -> float:
-    """Return an api replica's resident memory."""
-    lines = (await client.get("/metrics")).text.splitlines()
-    name = "process_resident_memory_bytes "
-    return float(next(line.removeprefix(name) for line in lines if line.startswith(name)))
-
-
-async def post_many(client: Client, path: str, count: int) -> list[str]:
-    """Make async calls from several callers at once; return their ids."""
-    found: list[str] = []
-    numbers = iter(range(count))
-
-    async def caller() -> None:
-        for number in numbers:
-            answer = await client.post(path, data=b"%d" % number)
-            assert answer.status == 202, answer.text
-            found.append(answer.json()["call_id"])
-
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    return found
-
-
-async def work_off(client: Client, count: int) -> list[str]:
-    """Take and acknowledge waiting calls as outside workers do; return their ids."""
-    found: list[str] = []
-    numbers = iter(range(count))
-
-    async def worker() -> None:
-        for _ in numbers:
-            task = (await client.get("/tasks")).json()
-            answer = await client.delete("/tasks", json=task)
-            assert answer.status == 202, answer.text
-            found.append(task["id"])
-
-    await asyncio.gather(*(worker() for _ in range(CALLERS)))
-    return found
 
 
 async def all_recorded(client: Client, app: str, status: str, count: int) -> list[dict[str, Any]]:
@@ -93,17 +55,17 @@ async def test_five_thousand_wait_and_each_is_done_exactly_once(
             service.wait_ready()
         client = Client(http, platform.url)
         path = await client.deploy(app, "/x", function_image(telling(world)), type="async")
-        await post_many(client, path, 100)
+        await accept(client, path, 100)
         before = await resident_bytes(client)
         started = time.monotonic()
-        accepted = await post_many(client, path, ACCEPTED)
+        accepted = await accept(client, path, ACCEPTED)
         took_s = time.monotonic() - started
         grown = await resident_bytes(client) - before
         assert len(set(accepted)) == ACCEPTED
         assert took_s < ACCEPT_WITHIN_S, f"{ACCEPTED / took_s:.0f} calls/s"
         assert grown < GROWS_AT_MOST_BYTES, f"{grown / 1e6:.1f} MB more"
 
-        taken = await work_off(client, 100 + ACCEPTED - FINISHED)
+        taken = await work_off(client, app, 100 + ACCEPTED - FINISHED)
         assert len(set(taken)) == len(taken), "an outside worker got what another had"
         await asyncio.to_thread(platform.add("runner").wait_ready)
         done = await all_recorded(client, app, "success", FINISHED)

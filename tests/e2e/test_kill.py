@@ -11,8 +11,9 @@ from shared import messages
 from tests.conftest import eventually
 from tests.e2e.client import Client
 from tests.e2e.conftest import World
+from tests.e2e.load import accept
 from tests.e2e.platforms import Platform, Role
-from tests.e2e.test_async import all_recorded, post_many, telling
+from tests.e2e.test_async import all_recorded, telling
 
 Image = Callable[[str], str]
 CALLS = 40
@@ -39,7 +40,7 @@ async def test_a_kill_amid_async_calls_loses_none(
         client = Client(http, platform.url)
         script = f"sleep 0.5; {telling(world)}"
         path = await client.deploy(app, "/x", function_image(script), type="async")
-        accepted = await post_many(client, path, CALLS)
+        accepted = await accept(client, path, CALLS)
         await eventually(lambda: some_have_ended(client, app), 30)
 
         victim = platform.first(role)

@@ -9,7 +9,8 @@ import aiohttp
 from tests.conftest import eventually
 from tests.e2e.client import Client
 from tests.e2e.conftest import World, redis_container, wait_for_redis
-from tests.e2e.test_async import all_recorded, post_many, telling
+from tests.e2e.load import accept
+from tests.e2e.test_async import all_recorded, telling
 
 Image = Callable[[str], str]
 
@@ -26,7 +27,7 @@ async def test_a_redis_that_dies_keeps_what_was_accepted_and_takes_no_more(
         client = Client(http, platform.url)
         script = f"sleep 0.3; {telling(world)}"
         path = await client.deploy(app, "/x", function_image(script), type="async")
-        accepted = await post_many(client, path, 20)
+        accepted = await accept(client, path, 20)
         engine = container.get_wrapped_container()
         await asyncio.to_thread(engine.kill)
 
