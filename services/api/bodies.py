@@ -23,4 +23,4 @@ async def read_body(request: web.Request, limit: int) -> bytes:
 
 
 def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"The request body is over the limit of {limit} bytes (REQUEST_MAX_BYTES)")
+    return TooLarge(f"The request body is over the limit of {limit} bytes")

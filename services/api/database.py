@@ -6,6 +6,7 @@ Knows nothing of tables. Works with MySQL 8 and later, and MariaDB 10.11 and lat
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 import aiomysql
 from pymysql import err
@@ -13,7 +14,7 @@ from pymysql import err
 from shared import urls
 from shared.errors import Unavailable
 
-Cursor = aiomysql.DictCursor
+Cursor: TypeAlias = aiomysql.DictCursor
 
 POOL_MAX = 16
 CONNECT_TIMEOUT_S = 3.0
@@ -22,6 +23,8 @@ BLOCK_TIMEOUT_S = 15.0
 RECYCLE_S = 600
 #: Deadlock and lock wait timeout: the same request may well succeed if sent again.
 _TRY_AGAIN = {1205, 1213}
+#: Errors of the server or the connection rather than of a statement; OSError has timeouts too.
+_BROKEN = (err.OperationalError, err.InterfaceError, OSError)
 
 
 class Database:
@@ -71,16 +74,13 @@ class Database:
                 connection = await pool.acquire()
                 try:
                     yield connection
-                except (err.DataError, err.IntegrityError, err.ProgrammingError):
-                    raise
-                except BaseException:
+                except (*_BROKEN, asyncio.CancelledError):
                     # Nobody knows what was sent and what not: it must not be used again.
-                    if not connection.get_transaction_status():
-                        connection.close()
+                    connection.close()
                     raise
                 finally:
                     pool.release(connection)
-        except (err.OperationalError, err.InterfaceError, OSError, TimeoutError) as error:
+        except _BROKEN as error:
             raise _unavailable(error) from error
 
     def _opened(self) -> aiomysql.Pool:
@@ -97,7 +97,7 @@ class Database:
                 password=self._where.password,
                 db=self._where.name,
                 charset="utf8mb4",
-                sql_mode="STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
+                sql_mode="'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
                 init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
                 autocommit=True,
                 connect_timeout=CONNECT_TIMEOUT_S,

@@ -13,7 +13,7 @@ _NOT_FIELDS = {"app_name", "path"}
 
 def new_app(fields: dict[str, Any]) -> App:
     """Return the app that these fields make."""
-    return App(fields["name"], fields.get("config"))
+    return App(fields.get("name", ""), fields.get("config"))
 
 
 def patched_app(app: App, fields: dict[str, Any]) -> App:

@@ -1,18 +1,15 @@
-"""What did a management client send? Bodies, leniently: keys in any case, unknown ones named.
-
-Pure but for `body`, which reads the request.
-"""
+"""What did a management client send? Pure: keys in any case, unknown ones named."""
 
 import difflib
 from dataclasses import dataclass
 from typing import Any
 
 import marshmallow as ma
-from aiohttp import web
 
 from services.api import jsontext
-from services.api.problems import BadRequest, TooLarge
+from services.api.problems import BadRequest
 
+#: Largest body of a management request.
 BODY_MAX_BYTES = 1024 * 1024
 
 
@@ -22,18 +19,6 @@ class Sent:
 
     fields: dict[str, Any]
     warnings: list[str]
-
-
-async def body(request: web.Request) -> bytes:
-    """Return a management request's body. Raises `TooLarge`."""
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.content.iter_any():
-        size += len(chunk)
-        if size > BODY_MAX_BYTES:
-            raise TooLarge(f"Request body too large: at most {BODY_MAX_BYTES} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def sent(raw: bytes, wrapper: str, schema: ma.Schema, missing: str) -> Sent:

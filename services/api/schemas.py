@@ -255,3 +255,15 @@ class TokenProblemAnswer(ma.Schema):
     """A management request without a valid token."""
 
     error = fields.String(required=True)
+
+
+class HealthAnswer(ma.Schema):
+    """It is well."""
+
+    status = fields.String(required=True)
+
+
+class NotReadyAnswer(HealthAnswer):
+    """It cannot serve now."""
+
+    missing = fields.String(required=True)

@@ -145,8 +145,9 @@ class Store:
         await self._complete(self._delete_route(app, path))
 
     async def _complete(self, change: Coroutine[Any, Any, T]) -> T:
-        """Carry a change through even if its client leaves: between commit and the second move
-        of the version it must not stop.
+        """Carry a change through even if its client leaves.
+
+        Between the commit and the second move of the version it must not stop.
         """
         task = asyncio.create_task(change, name="catalog-change")
         self._changes.add(task)

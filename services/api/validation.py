@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from services.api import paths
-from services.api.models import Route
+from services.api.models import App, Route
 from services.api.problems import BadRequest
 from shared import environment
 
@@ -45,16 +45,9 @@ class Invalid(BadRequest):
         super().__init__("validation failure list:\n" * nesting + "\n".join(failures))
 
 
-def check_app(name: str, config: dict[str, str] | None) -> None:
-    """Check a new app."""
-    failures = _name_failures(name) + _config_failures(config or {}, "App")
-    if failures:
-        raise Invalid(failures, nesting=1)
-
-
-def check_app_config(config: dict[str, str] | None) -> None:
-    """Check an app's config as a PATCH leaves it."""
-    if failures := _config_failures(config or {}, "App"):
+def check_app(app: App) -> None:
+    """Check an app, new or changed."""
+    if failures := _name_failures(app.name) + _config_failures(app.config or {}, "app"):
         raise Invalid(failures, nesting=1)
 
 
@@ -98,8 +91,10 @@ def _refuse(failures: list[str]) -> None:
 def _path_failures(path: str) -> list[str]:
     if not path:
         return ["Missing route Path"]
-    if paths.is_malformed(path) or len(paths.stored(path)) > PATH_MAX:
-        return [f"Path malformed: a URL path of at most {PATH_MAX} characters, without ? and #"]
+    if paths.is_malformed(path):
+        return ["Path malformed"]
+    if len(paths.stored(path)) > PATH_MAX:
+        return [f"Path malformed: at most {PATH_MAX} characters are possible"]
     failures = ["Dynamic URL is not allowed"] if ":" in paths.stored(path) else []
     return failures if path.startswith("/") else [*failures, "Invalid Path format"]
 
@@ -109,9 +104,9 @@ def _field_failures(fields: dict[str, Any]) -> list[str]:
     if len(fields.get("image", "")) > IMAGE_MAX:
         failures.append(f"Invalid route Image: at most {IMAGE_MAX} characters")
     if fields.get("type", "") not in {"", "sync", "async"}:
-        failures.append("Invalid route Type: sync or async")
+        failures.append("Invalid route Type")
     if fields.get("format", "") not in {"", "default", "http"}:
-        failures.append("Invalid route Format: default or http")
+        failures.append("Invalid route Format")
     if len(fields.get("jwt_key", "")) > JWT_KEY_MAX:
         failures.append(f"Invalid route JwtKey: at most {JWT_KEY_MAX} characters")
     return failures + _number_failures(fields) + _header_failures(fields.get("headers", {}))

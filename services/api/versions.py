@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+from redis.exceptions import ResponseError
 
 from shared import keys
 from shared.errors import MillraceError
 from shared.scripts import Command
-from shared.streams import ResponseError
 
 #: How often, and at which distance in seconds, the second move is tried.
 AFTER_TRIES, AFTER_PAUSE_S = 5, 0.2

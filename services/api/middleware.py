@@ -1,0 +1,144 @@
+"""What happens to every request? It is counted, let in or not, and its errors become answers."""
+
+import json
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+from prometheus_client import Counter, Histogram
+
+from services.api import parts, problems, tokens
+from shared import clock, ids
+from shared.errors import CODES, MillraceError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+CLIENT_GONE = 499
+SERVER_ERROR = 500
+
+REQUESTS = Counter(
+    "millrace_http_requests_total",
+    "HTTP requests by route, method and status.",
+    ["handler", "method", "status"],
+)
+REQUEST_SECONDS = Histogram(
+    "millrace_http_request_seconds", "From a request's head to its answer.", ["handler"]
+)
+
+log = structlog.get_logger()
+
+
+def is_management(path: str) -> bool:
+    """Tell whether a path is one that needs the management token, if there is one."""
+    return path.startswith("/v1/") or path in {"/tasks", "/stats"}
+
+
+def response(answer: problems.Answer) -> web.Response:
+    """Return the answer as JSON over HTTP."""
+    return web.json_response(
+        answer.body,
+        status=answer.status,
+        headers=answer.headers,
+        dumps=lambda body: json.dumps(body, ensure_ascii=False),
+    )
+
+
+def said(body: object, status: int = 200) -> web.Response:
+    """Return a JSON response."""
+    return response(problems.Answer(status, body))
+
+
+@web.middleware
+async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count the request by what it led to."""
+    begun_s = clock.monotonic_s()
+    status = CLIENT_GONE
+    try:
+        answer = await handler(request)
+        status = answer.status
+        return answer
+    finally:
+        resource = request.match_info.route.resource
+        name = resource.canonical if resource else "unknown"
+        method = request.method if request.method in METHODS else "other"
+        REQUESTS.labels(name, method, status).inc()
+        REQUEST_SECONDS.labels(name).observe(clock.monotonic_s() - begun_s)
+
+
+@web.middleware
+async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Make an answer of every error; give the request an id, for the log."""
+    request["request_id"] = ids.new_call_id()
+    try:
+        return await handler(request)
+    except MillraceError as error:
+        return _known(request, error)
+    except web.HTTPException as error:
+        return await _http(request, error)
+    except (ConnectionResetError, web.RequestPayloadError):
+        return response(problems.management(problems.BadRequest("The request body broke off")))
+    except Exception:
+        log.exception("request_failed", request_id=_id(request), path=request.path)
+        return _unexpected(request)
+
+
+@web.middleware
+async def authorised(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let management requests through only with a token, if there is a key for them."""
+    key = request.app[parts.SETTINGS].jwt_auth_key
+    resource = request.match_info.route.resource
+    if key and is_management(resource.canonical if resource else request.path):
+        try:
+            tokens.verify(request.headers.get("Authorization"), key, clock.epoch_ms() / 1000)
+        except tokens.TokenRefused as error:
+            log.info("token_refused", request_id=request["request_id"], why=str(error))
+            raise problems.ManagementTokenRefused from error
+    return await handler(request)
+
+
+def _id(request: web.Request) -> str:
+    """Return the call's id if the request is a call, else the request's own."""
+    return str(request.get("call_id") or request["request_id"])
+
+
+def _is_call(request: web.Request) -> bool:
+    return request.path.startswith("/r/")
+
+
+def _known(request: web.Request, error: MillraceError) -> web.Response:
+    if error.code == "internal":
+        log.error("request_failed", request_id=_id(request), path=request.path, exc_info=error)
+        return _unexpected(request)
+    if CODES[error.code].status >= SERVER_ERROR:
+        log.warning("request_refused", request_id=_id(request), why=error.message)
+    if _is_call(request):
+        return response(problems.invocation(_id(request), error.code, error.message))
+    return response(problems.management(error))
+
+
+def _unexpected(request: web.Request) -> web.Response:
+    if _is_call(request):
+        return response(problems.invocation(_id(request), "internal", problems.INTERNAL))
+    return response(problems.unexpected(_id(request)))
+
+
+async def _http(request: web.Request, error: web.HTTPException) -> web.Response:
+    """Answer what the server itself has to say: mostly that there is no such page.
+
+    An unknown method is an unknown page, too. A page with one slash more or less at its end is
+    redirected to.
+    """
+    if not isinstance(error, web.HTTPNotFound | web.HTTPMethodNotAllowed):
+        return said({"error": {"message": error.reason}}, error.status)
+    target = request.rel_url
+    path = target.raw_path
+    other = path[:-1] if path.endswith("/") else path + "/"
+    match = await request.app.router.resolve(
+        request.clone(rel_url=target.with_path(other, encoded=True))
+    )
+    if match.http_exception is not None:
+        return said("Not Found", 404)
+    query = f"?{target.raw_query_string}" if target.raw_query_string else ""
+    status = 301 if request.method == "GET" else 307
+    return web.Response(status=status, headers={"Location": other + query})

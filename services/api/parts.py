@@ -1,0 +1,13 @@
+"""How do handlers and middleware find what the application is made of?"""
+
+import asyncio
+
+from aiohttp import web
+
+from services.api.settings import Settings
+from services.api.store import Store
+
+SETTINGS = web.AppKey("settings", Settings)
+STORE = web.AppKey("store", Store)
+#: Set when the replica is to stop: it says that it is not ready, and still serves.
+DRAINING = web.AppKey("draining", asyncio.Event)

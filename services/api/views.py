@@ -1,0 +1,33 @@
+"""How are apps and routes told to clients? Pure; the shapes are `schemas.AppView`, `RouteView`."""
+
+from typing import Any
+
+from services.api.models import App, Route
+
+
+def app(app: App) -> dict[str, Any]:
+    """Return an app as JSON tells it, its config in order."""
+    return {"name": app.name, "config": None if app.config is None else _sorted(app.config)}
+
+
+def route(route: Route) -> dict[str, Any]:
+    """Return a route as JSON tells it."""
+    return {
+        "app_name": route.app,
+        "path": route.path,
+        "image": route.image,
+        "memory": route.memory,
+        "cpus": route.cpus,
+        "headers": _sorted(route.headers),
+        "type": route.type,
+        "format": route.format,
+        "max_concurrency": route.max_concurrency,
+        "timeout": route.timeout,
+        "idle_timeout": route.idle_timeout,
+        "config": _sorted(route.config),
+        "jwt_key": route.jwt_key,
+    }
+
+
+def _sorted(mapping: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(mapping.items()))
