@@ -14,6 +14,7 @@ PARCEL_INLINE_MAX_BYTES = 32 * 1024
 Command = tuple[str | bytes | int, ...]
 
 STALE, FULL = b"stale", b"full"
+GONE, LOST, FENCED = b"gone", b"lost", b"fenced"
 
 _ENQUEUE = """
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= ARGV[2] then return 'stale' end
@@ -57,6 +58,7 @@ def enqueue(
 
 
 _ASSIGN = """
+if tonumber(redis.call('GET', KEYS[3]) or '0') > tonumber(ARGV[3]) then return 'fenced' end
 if redis.call('EXISTS', KEYS[2]) == 0 then return 'lost' end
 local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
 if #found == 0 then return 'gone' end
@@ -72,11 +74,13 @@ def assign(
 ) -> Command:
     """scheduler: move a waiting call to a runner's stream.
 
-    Returns the new entry id; b"gone" if somebody else took the call (an outside worker, or a
-    cancel); b"lost" if the runner's stream is not there any more (the call stays where it was).
+    Returns the new entry id; `GONE` if somebody else took the call (an outside worker, or a
+    cancel); `LOST` if the runner's stream is not there any more (the call stays where it was);
+    `FENCED` if a later reign has begun, so that nothing of this one is performed after it.
     """
-    names = (source, keys.runner(runner_id))
-    return ("EVAL", _ASSIGN, len(names), *names, entry_id, messages.encode(assignment))
+    names = (source, keys.runner(runner_id), keys.EPOCH)
+    arguments = (entry_id, messages.encode(assignment), assignment.epoch)
+    return ("EVAL", _ASSIGN, len(names), *names, *arguments)
 
 
 _END = """
@@ -156,28 +160,30 @@ def keep_reply_stream(api_id: str, ttl_ms: int) -> Command:
 
 
 _RESERVE_TASK = """
-local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
-if #found == 0 then return 0 end
-redis.call('XDEL', KEYS[1], ARGV[1])
-local parts = found[1][2]
-for i = 1, #parts, 2 do
-  if parts[i] == 'h' then redis.call('HSET', KEYS[2], ARGV[2], parts[i + 1]) end
-  if parts[i] == 'p' then redis.call('HSET', KEYS[2], ARGV[2] .. ':p', parts[i + 1]) end
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 16)) do
+  local fields = {}
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  local readable, head = pcall(cmsgpack.unpack, fields.h)
+  if readable and type(head) == 'table' and type(head[1]) == 'string' then
+    redis.call('XDEL', KEYS[1], entry[1])
+    redis.call('HSET', KEYS[2], head[1], fields.h)
+    if fields.p then redis.call('HSET', KEYS[2], head[1] .. ':p', fields.p) end
+    redis.call('ZADD', KEYS[3], ARGV[1], head[1])
+    return {fields.h, fields.p or false}
+  end
 end
-redis.call('ZADD', KEYS[3], ARGV[3], ARGV[2])
-redis.call('XADD', KEYS[4], '*', 'm', ARGV[4])
-return 1
+return false
 """
 
 
-def reserve_task(entry_id: bytes, record: messages.Record, due_ms: int) -> Command:
-    """api: move a waiting async call to the reserved ones, until `due_ms`.
+def reserve_task(due_ms: int) -> Command:
+    """api: move the call that has waited longest to the reserved ones, until `due_ms`.
 
-    `record` says that it runs. Returns 1, or 0 if somebody else took the call.
+    Returns its head and its parcel (None if that is under its own key); None if no call waits.
+    An unreadable entry is passed over: the scheduler sets it aside.
     """
-    names = (keys.CALLS_ASYNC, keys.TASKS_RESERVED, keys.TASKS_DUE, keys.FINISHED)
-    arguments = (entry_id, record.call_id, due_ms, messages.encode(record))
-    return ("EVAL", _RESERVE_TASK, len(names), *names, *arguments)
+    names = (keys.CALLS_ASYNC, keys.TASKS_RESERVED, keys.TASKS_DUE)
+    return ("EVAL", _RESERVE_TASK, len(names), *names, due_ms)
 
 
 _RETURN_DUE_TASKS = """
@@ -243,3 +249,51 @@ def drop_dead_consumers(stream: str, group: str, idle_ms: int) -> Command:
     One step, because deleting a consumer that took an entry meanwhile would lose the entry.
     """
     return ("EVAL", _DROP_DEAD_CONSUMERS, 1, stream, group, idle_ms)
+
+
+_MOVE_BACK_UNREAD = (
+    """
+local function parts(id) return string.match(id, '^(%d+)-(%d+)$') end
+local ms, counter = parts(ARGV[1])
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local of = {}
+  for i = 1, #group, 2 do of[group[i]] = group[i + 1] end
+  local read_ms, read_counter = parts(of['last-delivered-id'])
+  local newer = tonumber(read_ms) - tonumber(ms)
+  if newer == 0 then newer = tonumber(read_counter) - tonumber(counter) end
+  if newer >= 0 then return 'read' end
+end
+"""
+    + _MOVE_BACK
+)
+
+READ = b"read"
+
+
+def move_back_unread(runner_id: str, entry_id: bytes, head: messages.CallHead) -> Command:
+    """scheduler: put a call back among the waiting unless its runner may have started it.
+
+    Returns 1; 0 if it was gone; `READ`, with nothing done, if it was delivered to the runner. One
+    step, because a runner that was thought lost may read at any moment.
+    """
+    names = (keys.runner(runner_id), keys.calls(head.mode))
+    return ("EVAL", _MOVE_BACK_UNREAD, len(names), *names, entry_id, messages.encode(head))
+
+
+_DROP_RUNNER = """
+if redis.call('XLEN', KEYS[1]) > 0 then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('HDEL', KEYS[2], ARGV[1])
+return 1
+"""
+
+
+def drop_runner(runner_id: str) -> Command:
+    """scheduler: forget a runner whose stream is empty. Returns 1; or 0, if something is in it.
+
+    Stream and hash entry go together: a runner's stream that holds calls always has a hash entry,
+    by which a new reign finds it.
+    """
+    names = (keys.runner(runner_id), keys.RUNNERS)
+    return ("EVAL", _DROP_RUNNER, len(names), *names, runner_id)

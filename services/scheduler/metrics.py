@@ -1,0 +1,53 @@
+"""What does the scheduler count? Its metrics, and how they are read off the state."""
+
+from typing import get_args
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from services.scheduler.placement import Reason
+from services.scheduler.state import State
+
+LEADER = Gauge("millrace_scheduler_active", "1 if this scheduler is the active one.")
+REIGNS = Counter("millrace_scheduler_reigns_total", "Times this scheduler rebuilt its state.")
+ASSIGNMENTS = Counter("millrace_assignments_total", "Calls given to runners.", ["mode"])
+ASSIGN_FAILURES = Counter(
+    "millrace_assign_failures_total", "Assignments that were not performed.", ["why"]
+)
+REFUSALS = Counter("millrace_refusals_total", "Calls ended by the scheduler.", ["code"])
+RECLAIMED = Counter(
+    "millrace_reclaimed_calls_total", "Calls taken back from lost or leaving runners.", ["how"]
+)
+DECISION_SECONDS = Histogram(
+    "millrace_decision_seconds",
+    "Time one batch of events took to decide.",
+    buckets=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+)
+WAITING = Gauge("millrace_waiting_calls", "Calls waiting for capacity.", ["reason"])
+RUNNERS = Gauge("millrace_runners", "Runners known.", ["standing"])
+MEMORY_MB = Gauge("millrace_engine_memory_mb", "Memory of an engine.", ["engine", "kind"])
+CPUS = Gauge("millrace_engine_cpus", "Cpus of an engine.", ["engine", "kind"])
+
+
+def show(state: State) -> None:
+    """Set the gauges to what the state is now."""
+    waiting = state.waiting_by_reason()
+    for reason in get_args(Reason):
+        WAITING.labels(reason).set(waiting.get(reason, 0))
+    standings = {"usable": 0, "unable": 0, "draining": 0, "held": 0, "leaving": 0}
+    for runner in state.fleet:
+        standings[runner.describe()] += 1
+    for standing, count in standings.items():
+        RUNNERS.labels(standing).set(count)
+    MEMORY_MB.clear()
+    CPUS.clear()
+    for engine_id, (offered, given) in state.ledger.engines().items():
+        for kind, size in (("offered", offered), ("reserved", given)):
+            MEMORY_MB.labels(engine_id, kind).set(size.memory_mb)
+            CPUS.labels(engine_id, kind).set(size.millicpus / 1000)
+
+
+def show_nothing() -> None:
+    """Clear the gauges: a standby knows nothing."""
+    LEADER.set(0)
+    for gauge in (WAITING, RUNNERS, MEMORY_MB, CPUS):
+        gauge.clear()

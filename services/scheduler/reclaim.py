@@ -1,0 +1,70 @@
+"""What becomes of a lost or leaving runner's calls? Its stream is emptied, then deleted.
+
+The runner may be alive after all. So each step takes an entry away atomically: what the runner has
+not read by then it never gets, and the end of a call that was taken from it counts for nothing.
+"""
+
+import asyncio
+
+import msgspec
+import structlog
+
+from services.scheduler import ending, metrics, pages
+from services.scheduler.intake import Intake
+from shared import clock, keys, messages, scripts
+from shared.streams import Entry, Outbox, Redis
+
+log = structlog.get_logger()
+
+PAGE = 200
+
+
+class Reclaimer:
+    """Takes back what runners' streams hold."""
+
+    def __init__(self, redis: Redis, outbox: Outbox, intake: Intake, max_attempts: int) -> None:
+        self._redis, self._outbox, self._intake = redis, outbox, intake
+        self._max_attempts = max_attempts
+
+    async def reclaim(self, runner_id: str) -> None:
+        """Empty a runner's stream and delete it. Raises `Unavailable` and redis' errors."""
+        stream = keys.runner(runner_id)
+        while True:
+            found = await pages.page(self._redis, stream, "-", PAGE)
+            if found:
+                await asyncio.gather(*(self._take_back(runner_id, entry) for entry in found))
+            elif await self._outbox.send(scripts.drop_runner(runner_id)):
+                log.info("runner_reclaimed", runner_id=runner_id)
+                return
+
+    async def _take_back(self, runner_id: str, entry: Entry) -> None:
+        entry_id, fields = entry
+        stream = keys.runner(runner_id)
+        if fields.get(b"k") == b"cancel":
+            await self._outbox.send(("XDEL", stream, entry_id))
+            return
+        head = self._intake.head(stream, entry)
+        if head is None:
+            return
+        answer = await self._outbox.send(scripts.move_back_unread(runner_id, entry_id, head))
+        how = "unread" if answer == 1 else "gone"
+        if answer == scripts.READ:
+            how, command = self._verdict(runner_id, entry_id, head)
+            await self._outbox.send(command)
+        metrics.RECLAIMED.labels(how).inc()
+        log.info("call_reclaimed", call_id=head.call_id, runner_id=runner_id, how=how)
+
+    def _verdict(
+        self, runner_id: str, entry_id: bytes, head: messages.CallHead
+    ) -> tuple[str, scripts.Command]:
+        """Say what to do with a call that may have started."""
+        if head.mode == "async" and head.attempt < self._max_attempts:
+            again = msgspec.structs.replace(head, attempt=head.attempt + 1)
+            return "retried", scripts.move_back(runner_id, entry_id, again)
+        tries = f", at attempt {head.attempt}" if head.mode == "async" else ""
+        failed = messages.Failed("runner_lost", f"the runner of this call is gone{tries}")
+        stream = keys.runner(runner_id)
+        now_ms = clock.epoch_ms()
+        return "failed", ending.ended(
+            stream, entry_id, head, failed, now_ms=now_ms, runner_id=runner_id
+        )

@@ -1,0 +1,343 @@
+"""How does the scheduler run? The shell around the state: reads, decides, performs.
+
+All it may not lose is in Redis. Whenever an outcome is unknown (Redis was away, another scheduler
+took over), the reign ends and a new one begins by rebuilding the state.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import structlog
+from redis.exceptions import RedisError
+
+from services.scheduler import ending, events, metrics, pages, rebuild
+from services.scheduler.events import Event, Now, Waiting
+from services.scheduler.intake import Intake
+from services.scheduler.lease import RENEW_S, TRY_S, Lease, LeaseLost
+from services.scheduler.reclaim import Reclaimer
+from services.scheduler.settings import Settings
+from services.scheduler.state import State
+from shared import clock, keys, messages, scripts, streams
+from shared.errors import Unavailable
+from shared.streams import Backoff, Outbox, Redis
+
+log = structlog.get_logger()
+
+#: Entries of each stream in one read at most.
+READ_COUNT = 512
+#: Seconds between two ticks; a deadline is noticed at most so late.
+TICK_S = 0.25
+#: Seconds since the last complete read, up to which the state counts as caught up.
+CAUGHT_UP_S = 2.0
+#: Seconds between two updates of gauges and trims of `events`.
+SHOW_S = 1.0
+#: Commands on their way to Redis, beyond which no more calls are read.
+IN_FLIGHT_MAX = 4096
+#: Seconds that commands on their way may take to end when the scheduler stops.
+SETTLE_S = 2.0
+#: A reign that lasted so many seconds began well: the next failure is waited out anew.
+GOOD_REIGN_S = 10.0
+
+
+def now() -> Now:
+    """Return the present, as the state wants it."""
+    return Now(clock.monotonic_s(), clock.epoch_ms())
+
+
+class Reign:
+    """One term as the active scheduler, from rebuilding the state to the first failure.
+
+    The task `decide` owns the state; all else reaches it through the inbox.
+    """
+
+    def __init__(
+        self, settings: Settings, redis: Redis, outbox: Outbox, lease: Lease, epoch: int
+    ) -> None:
+        self._redis, self._outbox, self._lease, self._epoch = redis, outbox, lease, epoch
+        self._state = State(settings)
+        self._intake = Intake(outbox)
+        self._reclaimer = Reclaimer(redis, outbox, self._intake, settings.max_attempts)
+        self._inbox: asyncio.Queue[Event] = asyncio.Queue()
+        self._positions = {keys.CALLS_SYNC: "0", keys.CALLS_ASYNC: "0"}
+        self._caught_up_s = 0.0
+        self._shown_s = 0.0
+        self._in_flight: set[asyncio.Future[Any]] = set()
+        self._landed = asyncio.Event()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._group: asyncio.TaskGroup | None = None
+        self._deeds: dict[type, Callable[[Any], None]] = {
+            events.AssignCall: self._assign,
+            events.RefuseCall: self._refuse,
+            events.CancelWaiting: self._cancel,
+            events.ForwardCancel: self._forward_cancel,
+            events.ReclaimRunner: self._reclaim,
+            events.AuditRunner: self._audit,
+            events.ScanAsync: self._scan,
+            events.ReportWait: self._report,
+        }
+
+    async def run(self) -> None:
+        """Reign until something fails: raises what did, in an exception group."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self._renew(), name="renew")
+            group.create_task(self._fail(), name="fail")
+            rebuilt, last_id = await rebuild.rebuild(self._redis, self._intake)
+            self._positions[keys.EVENTS] = last_id
+            self._inbox.put_nowait(rebuilt)
+            self._caught_up_s = clock.monotonic_s()
+            metrics.LEADER.set(1)
+            metrics.REIGNS.inc()
+            for task in (self._decide, self._read, self._tick):
+                group.create_task(task(), name=task.__name__.strip("_"))
+
+    async def settle(self) -> None:
+        """Wait a little for commands on their way, so that a successor finds them done."""
+        if self._in_flight:
+            await asyncio.wait(self._in_flight, timeout=SETTLE_S)
+        self._failed.cancel()
+
+    # -- tasks
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            await self._lease.renew()
+
+    async def _fail(self) -> None:
+        """End the reign when a command's outcome says so."""
+        await self._failed
+
+    async def _read(self) -> None:
+        while True:
+            while len(self._in_flight) > IN_FLIGHT_MAX:
+                self._landed.clear()
+                await self._landed.wait()
+            wanted = dict(self._positions)
+            if not self._state.backlog.wants_async:
+                del wanted[keys.CALLS_ASYNC]
+            found = await streams.read_streams(self._redis, wanted, count=READ_COUNT)
+            self._positions.update(wanted)
+            # Calls first: whoever cancels a call has sent it before.
+            for stream in (keys.CALLS_SYNC, keys.CALLS_ASYNC):
+                calls = self._intake.calls(stream, found.get(stream, ()))
+                if calls:
+                    self._inbox.put_nowait(events.CallsArrived(calls))
+            reports = found.get(keys.EVENTS, [])
+            for report in self._intake.reports(reports):
+                self._inbox.put_nowait(report)
+            if len(reports) < READ_COUNT:
+                self._caught_up_s = clock.monotonic_s()
+            await self._inbox.join()
+
+    async def _tick(self) -> None:
+        trimmed_s = 0.0
+        while True:
+            await asyncio.sleep(TICK_S)
+            now_s = clock.monotonic_s()
+            caught_up = now_s - self._caught_up_s < CAUGHT_UP_S
+            self._inbox.put_nowait(events.Tick(caught_up=caught_up))
+            if now_s - trimmed_s > SHOW_S:
+                trimmed_s = now_s
+                position = self._positions[keys.EVENTS]
+                self._send(("XTRIM", keys.EVENTS, "MINID", "~", position))
+
+    async def _decide(self) -> None:
+        while True:
+            batch = [await self._inbox.get()]
+            while not self._inbox.empty():
+                batch.append(self._inbox.get_nowait())
+            if not self._lease.held:
+                raise LeaseLost
+            with metrics.DECISION_SECONDS.time():
+                for event in batch:
+                    for command in self._state.handle(event, now()):
+                        self._deeds[type(command)](command)
+            for _ in batch:
+                self._inbox.task_done()
+            self._show()
+            await asyncio.sleep(0)  # a full inbox must not keep the commands from being sent
+
+    def _show(self) -> None:
+        if clock.monotonic_s() - self._shown_s > SHOW_S:
+            self._shown_s = clock.monotonic_s()
+            metrics.show(self._state)
+
+    # -- performing
+
+    def _send(
+        self, command: scripts.Command, answered: Callable[[Any], None] | None = None
+    ) -> None:
+        """Send a command; `answered` gets Redis' answer. An unknown outcome ends the reign."""
+        future = self._outbox.send(command)
+        self._in_flight.add(future)
+        future.add_done_callback(partial(self._land, answered))
+
+    def _land(self, answered: Callable[[Any], None] | None, future: "asyncio.Future[Any]") -> None:
+        self._in_flight.discard(future)
+        self._landed.set()
+        error = future.exception()
+        if error is not None:
+            self._end_with(error)
+        elif answered is not None:
+            answered(future.result())
+
+    def _end_with(self, error: BaseException) -> None:
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    def _assign(self, command: events.AssignCall) -> None:
+        head = command.call.head
+        assignment = messages.Assignment(self._epoch, clock.epoch_ms())
+        source = keys.calls(head.mode)
+        self._send(
+            scripts.assign(source, command.call.entry_id, command.runner_id, assignment),
+            partial(self._assigned, command),
+        )
+        log.debug("call_assigned", call_id=head.call_id, runner_id=command.runner_id)
+
+    def _assigned(self, command: events.AssignCall, answer: bytes) -> None:
+        if answer == scripts.FENCED:
+            self._end_with(LeaseLost("a later reign has begun"))
+        elif answer in {scripts.GONE, scripts.LOST}:
+            metrics.ASSIGN_FAILURES.labels(answer.decode()).inc()
+            self._inbox.put_nowait(events.AssignFailed(command.call, command.runner_id, answer))
+        else:
+            metrics.ASSIGNMENTS.labels(command.call.head.mode).inc()
+
+    def _refuse(self, command: events.RefuseCall) -> None:
+        failed = messages.Failed(command.code, command.message)
+        self._end(command.call, failed)
+        head = command.call.head
+        log.warning(
+            "call_refused",
+            call_id=head.call_id,
+            app=head.app,
+            code=command.code,
+            why=command.message,
+        )
+
+    def _cancel(self, command: events.CancelWaiting) -> None:
+        self._end(command.call, None)
+        log.info("call_cancelled", call_id=command.call.head.call_id)
+
+    def _end(self, call: Waiting, failed: messages.Failed | None) -> None:
+        metrics.REFUSALS.labels(failed.code if failed else "cancelled").inc()
+        stream = keys.calls(call.head.mode)
+        now_ms = clock.epoch_ms()
+        self._send(ending.ended(stream, call.entry_id, call.head, failed, now_ms=now_ms))
+
+    def _forward_cancel(self, command: events.ForwardCancel) -> None:
+        cancel = messages.encode(messages.Cancel(command.call_id))
+        stream = keys.runner(command.runner_id)
+        self._send(("XADD", stream, "NOMKSTREAM", "*", "k", "cancel", "m", cancel))
+
+    def _report(self, command: events.ReportWait) -> None:
+        head = command.call.head
+        log.warning(
+            "call_waits",
+            call_id=head.call_id,
+            app=head.app,
+            reason=command.reason,
+            why=command.message,
+            waited_ms=clock.epoch_ms() - head.accepted_ms,
+        )
+
+    # -- longer deeds, each a task of the reign
+
+    def _start(self, deed: Any, name: str) -> None:  # noqa: ANN401 (any coroutine)
+        assert self._group is not None  # noqa: S101 (commands come only while it reigns)
+        self._group.create_task(deed, name=name)
+
+    def _reclaim(self, command: events.ReclaimRunner) -> None:
+        log.warning("runner_leaves", runner_id=command.runner_id)
+        self._start(self._do_reclaim(command.runner_id), f"reclaim {command.runner_id}")
+
+    async def _do_reclaim(self, runner_id: str) -> None:
+        await self._reclaimer.reclaim(runner_id)
+        self._inbox.put_nowait(events.RunnerReclaimed(runner_id))
+
+    def _audit(self, command: events.AuditRunner) -> None:
+        self._start(self._do_audit(command), f"audit {command.runner_id}")
+
+    async def _do_audit(self, command: events.AuditRunner) -> None:
+        stream = keys.runner(command.runner_id)
+        if self._in_flight:  # what was given to the runner just now must be in its stream
+            await asyncio.wait(set(self._in_flight))
+        there = {
+            head.call_id
+            async for entry in pages.entries(self._redis, stream)
+            if entry[1].get(b"k") == b"assign"
+            and (head := self._intake.head(stream, entry)) is not None
+        }
+        missing = frozenset(command.call_ids) - there
+        self._inbox.put_nowait(events.RunnerAudited(command.runner_id, missing))
+
+    def _scan(self, command: events.ScanAsync) -> None:
+        self._start(self._do_scan(command), f"scan {command.app}")
+
+    async def _do_scan(self, command: events.ScanAsync) -> None:
+        start = command.from_id.decode()
+        found = await pages.page(self._redis, keys.CALLS_ASYNC, start, READ_COUNT)
+        calls = self._intake.calls(keys.CALLS_ASYNC, found)
+        mine = tuple(call for call in calls if call.head.app == command.app)
+        next_id = pages.after(found[-1][0]) if len(found) == READ_COUNT else None
+        self._inbox.put_nowait(events.AsyncScanned(command.app, mine, next_id))
+
+
+class Service:
+    """A scheduler process: stands by, reigns, stands by again."""
+
+    def __init__(self, settings: Settings, redis: Redis, outbox: Outbox, owner: str) -> None:
+        """`owner` is the id of this process."""
+        self._settings, self._redis, self._outbox = settings, redis, outbox
+        self._lease = Lease(redis, owner)
+
+    async def readiness(self) -> str | None:
+        """Say what is missing. A standby is ready too."""
+        try:
+            async with asyncio.timeout(2):
+                await self._redis.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            return f"Redis does not answer: {error or type(error).__name__}"
+        return None
+
+    async def run(self) -> None:
+        """Be a scheduler until cancelled; then let go of the lease, so that a standby goes on."""
+        backoff = Backoff()
+        try:
+            while True:
+                began_s = clock.monotonic_s()
+                try:
+                    if not await self._lease.acquire():
+                        await asyncio.sleep(TRY_S)
+                        continue
+                    await self._reign()
+                except* (RedisError, OSError, Unavailable, LeaseLost) as errors:
+                    log.warning("reign_ended", why=[str(e) or repr(e) for e in errors.exceptions])
+                if clock.monotonic_s() - began_s > GOOD_REIGN_S:
+                    backoff.reset()
+                await backoff.wait()
+        finally:
+            await self._let_go()
+
+    async def _reign(self) -> None:
+        epoch = await self._lease.begin_reign()
+        log.info("reign_begins", epoch=epoch)
+        reign = Reign(self._settings, self._redis, self._outbox, self._lease, epoch)
+        try:
+            await reign.run()
+        finally:
+            metrics.show_nothing()
+            await reign.settle()
+
+    async def _let_go(self) -> None:
+        if not self._lease.held:
+            return
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                await self._lease.release()
+        except (RedisError, OSError, TimeoutError) as error:
+            log.warning("lease_not_released", why=str(error))

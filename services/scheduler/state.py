@@ -1,0 +1,400 @@
+"""What should happen next? The scheduler's whole state, with one door: events in, commands out.
+
+Pure: no I/O, no clock. Owned by the task `decide` of `service.Reign`; nothing else touches it.
+
+A call is in one of three places: waiting (in the backlog), assigned (its reservation is in the
+ledger), or unknown here. The tables agree after every event: see `check`.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from services.scheduler import events
+from services.scheduler.backlog import Admission, Backlog
+from services.scheduler.events import Command, Event, Now, Waiting
+from services.scheduler.fleet import Fleet, Standing
+from services.scheduler.ledger import NOTHING, Ledger, Reservation, Size, need
+from services.scheduler.placement import Placement, Reason
+from services.scheduler.settings import Settings
+from shared import messages
+
+Door = Callable[[Any], None]
+
+#: A runner whose stream was missing gets no calls for so long, in seconds.
+HOLD_S = 1.0
+#: Longer than this between two ticks, and it was the scheduler that was away, in seconds.
+PAUSE_S = 2.0
+#: Callers who left before their call was read are remembered for so long, in seconds.
+LEFT_KEPT_S = 60.0
+LEFT_MAX = 10_000
+#: A wait is reported when it exceeds this, in milliseconds, and again after `REPORT_EVERY_S`.
+REPORT_AFTER_MS = 1000
+REPORT_EVERY_S = 10.0
+#: A runner that says it holds fewer calls than the ledger has is audited so often, in seconds.
+AUDIT_EVERY_S = 10.0
+
+
+class State:
+    """The scheduler between two events.
+
+    After each event everything is placed that can be: what still waits, waits for capacity.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.fleet = Fleet()
+        self.ledger = Ledger()
+        self.placement = Placement()
+        self.backlog = Backlog(settings.sync_backlog_max, settings.async_backlog_max)
+        self._now = Now(0.0, 0)
+        self._commands: list[Command] = []
+        #: Calls whose callers left while the call was not waiting here, and when.
+        self._left: OrderedDict[str, float] = OrderedDict()
+        #: Sizes of async calls that no engine present could ever take, and since when.
+        self._unfit: dict[Size, float] = {}
+        self._reported: dict[tuple[Size, Reason], float] = {}
+        #: Runner -> when it was last audited, and what was missing then.
+        self._audits: dict[str, tuple[float, frozenset[str]]] = {}
+        self._last_tick: tuple[float, bool] | None = None
+        self._doors: dict[type, Door] = {
+            messages.Heartbeat: self._heartbeat,
+            messages.ExecutionFinished: self._execution_finished,
+            messages.RunnerGone: self._runner_gone,
+            messages.CancelCall: self._caller_left,
+            events.Rebuilt: self._rebuilt,
+            events.CallsArrived: self._calls_arrived,
+            events.AsyncScanned: self._async_scanned,
+            events.AssignFailed: self._assign_failed,
+            events.RunnerReclaimed: self._runner_reclaimed,
+            events.RunnerAudited: self._runner_audited,
+            events.Tick: self._tick,
+        }
+
+    def handle(self, event: Event, now: Now) -> list[Command]:
+        """Take an event in and return what is to be done, in order."""
+        self._now = now
+        self._doors[type(event)](event)
+        self._place_all()
+        for app, from_id in self.backlog.to_scan():
+            self._commands.append(events.ScanAsync(app, from_id))
+        commands, self._commands = self._commands, []
+        return commands
+
+    def waiting_by_reason(self) -> dict[Reason, int]:
+        """Return how many calls wait for what."""
+        counts: dict[Reason, int] = {}
+        for size, count in self.backlog.sizes().items():
+            reason = self.placement.shortage(size).reason
+            counts[reason] = counts.get(reason, 0) + count
+        return counts
+
+    def check(self) -> None:
+        """Raise AssertionError unless the invariants hold. For tests, after every event."""
+        self.ledger.check()
+        self.fleet.check()
+        self.backlog.check()
+        for call in self.backlog:
+            if call.head.call_id in self.ledger:
+                raise AssertionError(f"{call.head.call_id} waits and is assigned")
+        for runner in self.fleet:
+            if runner.load != len(self.ledger.held_by(runner.said.runner_id)):
+                raise AssertionError(f"load of {runner}")
+        for size in self.backlog.sizes():
+            fits = self.placement.best(size, "") is not None
+            if fits or size not in self.backlog.blocked():
+                raise AssertionError(f"calls of {size} wait though there is room")
+
+    # -- runners
+
+    def _rebuilt(self, event: events.Rebuilt) -> None:
+        for heartbeat in event.heartbeats:
+            self.fleet.beat(heartbeat, self._now.s)
+        for held in event.held:
+            self._recover(held)
+        for engine_id in {heartbeat.engine_id for heartbeat in event.heartbeats}:
+            self._look_at(engine_id)
+
+    def _recover(self, held: events.Held) -> None:
+        runner = self.fleet.get(held.runner_id)
+        if runner is None or held.head.call_id in self.ledger:
+            return
+        size = need(held.head)
+        self.ledger.recover(
+            Reservation(
+                held.head.call_id, held.head.app, held.runner_id, runner.said.engine_id, size
+            )
+        )
+        self.fleet.load(held.runner_id, +1)
+        self.backlog.charge(held.head.app, size)
+
+    def _heartbeat(self, said: messages.Heartbeat) -> None:
+        for engine_id in self.fleet.beat(said, self._now.s):
+            self._look_at(engine_id)
+        held = self.ledger.held_by(said.runner_id)
+        if said.running >= len(held):
+            self._audits.pop(said.runner_id, None)
+            return
+        last_s, _ = self._audits.setdefault(said.runner_id, (self._now.s, frozenset()))
+        if self._now.s - last_s >= AUDIT_EVERY_S:
+            self._audits[said.runner_id] = (self._now.s, self._audits[said.runner_id][1])
+            self._commands.append(events.AuditRunner(said.runner_id, held))
+
+    def _runner_audited(self, event: events.RunnerAudited) -> None:
+        """Release what was missing in two audits: its `ExecutionFinished` never reached us.
+
+        Once is not enough: a call leaves the runner's stream before its container is gone.
+        """
+        last_s, suspects = self._audits.get(event.runner_id, (self._now.s, frozenset()))
+        self._audits[event.runner_id] = (last_s, event.missing)
+        for call_id in sorted(suspects & event.missing):
+            self._release(call_id, event.runner_id)
+
+    def _runner_gone(self, event: messages.RunnerGone) -> None:
+        if self.fleet.get(event.runner_id) is not None:
+            self._reclaim(event.runner_id)
+
+    def _reclaim(self, runner_id: str) -> None:
+        runner = self.fleet.get(runner_id)
+        if runner is None or runner.standing is Standing.LEAVING:
+            return
+        self.fleet.stand(runner_id, Standing.LEAVING)
+        self._look_at(runner.said.engine_id)
+        self._commands.append(events.ReclaimRunner(runner_id))
+
+    def _runner_reclaimed(self, event: events.RunnerReclaimed) -> None:
+        for call_id in self.ledger.held_by(event.runner_id):
+            self._release(call_id, event.runner_id)
+        self._audits.pop(event.runner_id, None)
+        engine_id = self.fleet.remove(event.runner_id)
+        if engine_id is not None:
+            self._look_at(engine_id)
+
+    def _look_at(self, engine_id: str) -> None:
+        """Bring ledger and placement up to what the fleet says of an engine."""
+        view = self.fleet.view(engine_id)
+        self.ledger.offer(engine_id, view.offered)
+        self.backlog.set_total(self.ledger.total)
+        if view.offered == NOTHING and not view.staying:
+            self.placement.remove(engine_id)
+            return
+        self.placement.describe(
+            engine_id,
+            offered=view.offered,
+            images=view.images,
+            usable=view.usable,
+            staying=view.staying,
+        )
+        self._room_at(engine_id)
+
+    def _room_at(self, engine_id: str) -> None:
+        """Note that an engine's free capacity has changed, and what of the waiting fits it now."""
+        self.placement.set_free(engine_id, self.ledger.free(engine_id))
+        for size in self.backlog.blocked():
+            if self.placement.takes(engine_id, size):
+                self.backlog.unblock(size)
+
+    # -- calls
+
+    def _calls_arrived(self, event: events.CallsArrived) -> None:
+        for call in event.calls:
+            self._call_arrived(call)
+
+    def _call_arrived(self, call: Waiting) -> None:
+        call_id = call.head.call_id
+        known = self.backlog.get(call_id)
+        if known is not None:
+            if known.entry_id == call.entry_id:
+                return
+            self.backlog.remove(call_id)
+        held = self.ledger.get(call_id)
+        if held is not None and held.entry_id == call.entry_id:
+            return  # Read before it was assigned, on another way (`ScanAsync`).
+        # It is in a stream of waiting calls, so no runner has it: one has put it back.
+        self._release(call_id, None)
+        if call_id in self._left:
+            self._commands.append(events.CancelWaiting(call))
+        elif call.head.mode == "sync" and self._cannot_ever(call.size):
+            message = self.placement.shortage(call.size).message
+            self._commands.append(events.RefuseCall(call, "capacity", message))
+        elif self.backlog.offer(call) is Admission.REFUSED:
+            self._refuse_one(call)
+
+    def _cannot_ever(self, size: Size) -> bool:
+        return self.placement.staying and not self.placement.could_ever(size)
+
+    def _refuse_one(self, call: Waiting) -> None:
+        """Refuse this call, or one of the app that takes up most of the backlog."""
+        refused = self.backlog.give_way(call.head.app)
+        if refused is None:
+            refused = call
+        else:
+            self.backlog.offer(call)
+        bound = self._settings.sync_backlog_max
+        message = f"{bound} calls wait for capacity already, the most that may"
+        self._commands.append(events.RefuseCall(refused, "overloaded", message))
+
+    def _async_scanned(self, event: events.AsyncScanned) -> None:
+        # One that is assigned was put back and read again by the usual way before this answer.
+        calls = tuple(call for call in event.calls if call.head.call_id not in self.ledger)
+        self.backlog.scanned(event.app, calls, event.next_id)
+
+    def _execution_finished(self, event: messages.ExecutionFinished) -> None:
+        self._release(event.call_id, event.runner_id)
+
+    def _release(self, call_id: str, runner_id: str | None) -> None:
+        """Free what a call holds, if it holds it at that runner (None: wherever)."""
+        held = self.ledger.get(call_id)
+        if held is None or runner_id not in {None, held.runner_id}:
+            return
+        self.ledger.release(call_id)
+        self.fleet.load(held.runner_id, -1)
+        self.backlog.refund(held.app, held.size)
+        self._room_at(held.engine_id)
+
+    def _caller_left(self, event: messages.CancelCall) -> None:
+        call = self.backlog.remove(event.call_id)
+        if call is not None:
+            self._commands.append(events.CancelWaiting(call))
+            return
+        # Not read yet, or assigned. In the second case it may still come back from the runner.
+        self._left[event.call_id] = self._now.s
+        if len(self._left) > LEFT_MAX:
+            self._left.popitem(last=False)
+        held = self.ledger.get(event.call_id)
+        if held is not None:
+            self._commands.append(events.ForwardCancel(held.runner_id, event.call_id))
+
+    def _assign_failed(self, event: events.AssignFailed) -> None:
+        call_id = event.call.head.call_id
+        held = self.ledger.get(call_id)
+        # It may be settled otherwise by now: finished, or moved back and read again.
+        mine = held is not None and held.runner_id == event.runner_id
+        if event.why == b"lost":
+            runner = self.fleet.get(event.runner_id)
+            if runner is not None and runner.standing is Standing.TRUSTED:
+                self.fleet.stand(event.runner_id, Standing.HELD, self._now.s + HOLD_S)
+                self._look_at(runner.said.engine_id)
+        if not mine:
+            return
+        if event.why == b"lost" and call_id not in self._left:
+            self.backlog.put_back(event.call)
+        elif event.why == b"lost":
+            self._commands.append(events.CancelWaiting(event.call))
+        self._release(call_id, event.runner_id)
+
+    # -- placing
+
+    def _place_all(self) -> None:
+        while (call := self.backlog.next()) is not None:
+            engine_id = self.placement.best(call.size, call.head.image)
+            if engine_id is None:
+                self.backlog.block(call.size, self._now.s)
+            else:
+                self._assign(call, engine_id)
+
+    def _assign(self, call: Waiting, engine_id: str) -> None:
+        head = call.head
+        runner_id = self.fleet.pick(engine_id)
+        self.ledger.reserve(
+            Reservation(head.call_id, head.app, runner_id, engine_id, call.size, call.entry_id)
+        )
+        self.fleet.load(runner_id, +1)
+        self.backlog.remove(head.call_id)
+        self.backlog.charge(head.app, call.size)
+        self.placement.set_free(engine_id, self.ledger.free(engine_id))
+        self._commands.append(events.AssignCall(call, runner_id))
+        if self.placement.earmark is not None and self.placement.earmark[1] == call.size:
+            self._lift_earmark()
+
+    def _lift_earmark(self) -> None:
+        engine_id = self.placement.lift_earmark()
+        if engine_id is not None:
+            self._room_at(engine_id)
+
+    # -- time
+
+    def _tick(self, event: events.Tick) -> None:
+        self._watch_runners(caught_up=event.caught_up)
+        for call in self.backlog.overdue(self._now.ms):
+            self.backlog.remove(call.head.call_id)
+            message = self.placement.shortage(call.size).message
+            self._commands.append(events.RefuseCall(call, "capacity", message))
+        while self._left and next(iter(self._left.values())) < self._now.s - LEFT_KEPT_S:
+            self._left.popitem(last=False)
+        self._fail_unfit()
+        self._place_all()
+        self._keep_earmark()
+        self._report_waits()
+
+    def _watch_runners(self, *, caught_up: bool) -> None:
+        """Declare silent runners lost, unless it is we who were deaf.
+
+        A scheduler that was paused or cut off from Redis gives everyone a fresh window once it
+        has caught up: the runners could not be heard, or could not write either.
+        """
+        last_s, was_caught_up = self._last_tick or (self._now.s, True)
+        self._last_tick = (self._now.s, caught_up)
+        if not caught_up:
+            return
+        if not was_caught_up or self._now.s - last_s > PAUSE_S:
+            self.fleet.forgive(self._now.s)
+        for runner_id in self.fleet.silent(self._now.s, self._settings.runner_lost_s):
+            self._reclaim(runner_id)
+        for runner_id in self.fleet.held(self._now.s):
+            self.fleet.stand(runner_id, Standing.TRUSTED)
+            runner = self.fleet.get(runner_id)
+            if runner is not None:
+                self._look_at(runner.said.engine_id)
+
+    def _fail_unfit(self) -> None:
+        """End async calls that no runner present could take for a long time.
+
+        They would fill the backlog for ever. With no runner at all, they wait.
+        """
+        since: dict[Size, float] = {}
+        for size in self.backlog.sizes():
+            if not self.backlog.has_async(size) or not self._cannot_ever(size):
+                continue
+            since[size] = self._unfit.get(size, self._now.s)
+            if self._now.s - since[size] < self._settings.unfit_async_s:
+                continue
+            message = self.placement.shortage(size).message
+            accepted_before_ms = self._now.ms - self._settings.unfit_async_s * 1000
+            for call in self.backlog.of_size(size):
+                if call.head.mode == "async" and call.head.accepted_ms <= accepted_before_ms:
+                    self.backlog.remove(call.head.call_id)
+                    self._commands.append(events.RefuseCall(call, "capacity", message))
+        self._unfit = since
+
+    def _keep_earmark(self) -> None:
+        """Keep an engine free for the size that has been starved longest, so that it gets one.
+
+        Small calls would otherwise take each bit of memory that becomes free, and a large one
+        would never find enough of it at once.
+        """
+        earmark = self.placement.earmark
+        if earmark is not None:
+            engine_id, size = earmark
+            view = self.fleet.view(engine_id)
+            wanted = size in self.backlog.sizes()
+            if wanted and view.usable and view.offered.covers(size):
+                return
+            self._lift_earmark()
+        for size in self.backlog.starved(self._now.s - self._settings.earmark_after_s):
+            if self.placement.earmark_for(size) is not None:
+                return
+
+    def _report_waits(self) -> None:
+        reported: dict[tuple[Size, Reason], float] = {}
+        for size in self.backlog.sizes():
+            shortage = self.placement.shortage(size)
+            at_s = self._reported.get((size, shortage.reason))
+            call = self.backlog.first_of(size)
+            fresh = at_s is not None and self._now.s - at_s < REPORT_EVERY_S
+            if fresh and at_s is not None:
+                reported[size, shortage.reason] = at_s
+            elif self._now.ms - call.head.accepted_ms > REPORT_AFTER_MS:
+                reported[size, shortage.reason] = self._now.s
+                self._commands.append(events.ReportWait(call, shortage.reason, shortage.message))
+        self._reported = reported
