@@ -140,6 +140,7 @@ class Platform:
             "DB_URL": self.db_url,
             "MQ_URL": self.mq_url,
             "PLATFORM_NAME": self.name,
+            "RUNNER_NETWORK": self.network,
             "PORT": str(port),
             "LOG_LEVEL": "info",
         }
@@ -168,13 +169,19 @@ class Platform:
         return next(s for s in self.services if s.role == role)
 
     @property
+    def network(self) -> str:
+        """The name of its functions' network."""
+        return f"{self.name}-functions"
+
+    @property
     def url(self) -> str:
         """Where the first api replica serves."""
         return self.first("api").url
 
-    def containers(self) -> list[str]:
+    def containers(self) -> set[str]:
         """Return the ids of the platform's containers, running or not."""
-        return docker("ps", "-aq", "--filter", f"label=millrace.platform={self.name}").split()
+        label = f"label=millrace.platform={self.name}"
+        return set(docker("ps", "-aq", "--filter", label).split())
 
     def __enter__(self) -> Self:
         return self
@@ -192,6 +199,8 @@ class Platform:
         left = self.containers()
         if left:
             docker("rm", "-fv", *left)
+        if docker("network", "ls", "-q", "--filter", f"name=^{self.network}$"):
+            docker("network", "rm", self.network)
         if error is None:
             assert not left, f"containers left after all services had ended: {left}"
             assert set(codes.values()) <= {0}, f"exit codes after SIGTERM: {codes}"
