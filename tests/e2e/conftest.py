@@ -23,8 +23,8 @@ from tests.e2e.platforms import Platform, Service, database
 
 JWT_AUTH_KEY = "the management key of the tests, long enough"
 
-#: Platforms that run now, for the logs of failing tests.
-_running: list[Platform] = []
+#: Platforms of the running test, for its logs if it fails.
+_shown: list[Platform] = []
 
 
 @pytest.hookimpl(wrapper=True)
@@ -33,7 +33,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report: pytest.TestReport = yield
     starts: dict[str, int] = getattr(item, "log_starts", {})
     if report.failed and report.when == "call":
-        for service in (s for p in _running for s in p.services):
+        for service in (s for p in _shown for s in p.services):
             tail = service.log_tail(starts.get(str(service.log), 0))
             report.sections.append((f"log of {service.role} ({service.log.name})", tail))
     return report
@@ -42,7 +42,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 @pytest.fixture(autouse=True)
 def _log_starts(request: pytest.FixtureRequest) -> None:
     """Remember where the logs are when a test begins."""
-    services = [s for p in _running for s in p.services]
+    _shown[:] = [platform for platform in _shown if platform.living()]
+    services = [s for p in _shown for s in p.services]
     request.node.log_starts = {str(s.log): s.log.stat().st_size for s in services}
 
 
@@ -96,11 +97,8 @@ def new_platform(
             database(mysql_server) as db_url,
             Platform(db_url, platform_redis(), folder, settings) as made,
         ):
-            _running.append(made)
-            try:
-                yield made
-            finally:
-                _running.remove(made)
+            _shown.append(made)
+            yield made
 
     return make
 

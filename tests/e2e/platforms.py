@@ -1,6 +1,5 @@
 """How does a whole platform run on this machine? Its real processes, to start, stop and kill."""
 
-import asyncio
 import http.client
 import os
 import secrets
@@ -16,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-import aiomysql
+import pymysql
 import pytest
 
 from shared import clock, urls
@@ -178,6 +177,10 @@ class Platform:
         """Where the first api replica serves."""
         return self.first("api").url
 
+    def living(self) -> list[Service]:
+        """Return the services whose processes run."""
+        return [s for s in self.services if s.process and s.process.poll() is None]
+
     def containers(self) -> set[str]:
         """Return the ids of the platform's containers, running or not."""
         label = f"label=millrace.platform={self.name}"
@@ -192,7 +195,7 @@ class Platform:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        living = [s for s in self.services if s.process and s.process.poll() is None]
+        living = self.living()
         for service in living:
             service.terminate()
         codes = {f"{s.role} {s.log}": s.wait_end() for s in living}
@@ -210,18 +213,19 @@ class Platform:
 def database(server: MysqlServer) -> Iterator[str]:
     """Give the `DB_URL` of an empty database of its own while inside."""
     name = f"e2e_{secrets.token_hex(6)}"
-    asyncio.run(_execute(server, f"CREATE DATABASE {name} CHARACTER SET utf8mb4"))
+    _execute(server, f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
     try:
         yield server.url(name)
     finally:
-        asyncio.run(_execute(server, f"DROP DATABASE {name}"))
+        _execute(server, f"DROP DATABASE {name}")
 
 
-async def _execute(server: MysqlServer, statement: str) -> None:
+def _execute(server: MysqlServer, statement: str) -> None:
     where = urls.parse_mysql(server.url("mysql"))
-    connection = await aiomysql.connect(
-        host=where.host, port=where.port, user=where.user, password=where.password, autocommit=True
-    )
-    async with connection.cursor() as cursor:
-        await cursor.execute(statement)
-    connection.close()
+    with (
+        pymysql.connect(
+            host=where.host, port=where.port, user=where.user, password=where.password
+        ) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(statement)
