@@ -192,10 +192,9 @@ class Leave:
     """All is done and the runner drains: it can go."""
 
 
-Command = (
-    StartSandbox | StopSandbox | SetAlarm | SendRecord | EndCall | FreeCapacity
-    | HandBack | DropEntry | Beat | Leave
-)  # fmt: skip
+#: Commands whose performing takes a while.
+WorkCommand = StartSandbox | SendRecord | EndCall | FreeCapacity | HandBack | DropEntry
+Command = WorkCommand | StopSandbox | SetAlarm | Beat | Leave
 
 
 class Impossible(MillraceError):

@@ -1,0 +1,67 @@
+"""How does what must reach Redis get there? It is sent again until Redis has answered.
+
+What is sent here may be sent twice after a lost connection, so it must bear that: a script that
+ends or moves a call does nothing the second time.
+"""
+
+from typing import Any
+
+import structlog
+from redis.exceptions import ResponseError
+
+from services.runner import metrics
+from shared.errors import Unavailable
+from shared.scripts import Command
+from shared.streams import Backoff, Outbox
+
+log = structlog.get_logger()
+
+
+class Delivery:
+    """Delivers commands, with back-off while Redis is away; knows how much it holds meanwhile."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        """Send through `outbox`."""
+        self._outbox = outbox
+        #: Bytes of commands whose first try has failed and that are still held.
+        self.held_bytes = 0
+
+    async def deliver(self, *commands: Command) -> list[Any]:
+        """Send commands in this order, each until Redis has answered; return the answers.
+
+        A command that Redis refuses as wrong is logged, and its answer is None.
+        """
+        return [await self._deliver(command) for command in commands]
+
+    async def _deliver(self, command: Command) -> Any:  # noqa: ANN401 (whatever Redis says)
+        try:
+            return await self._outbox.send(command)
+        except Unavailable as error:
+            log.warning("delivery_waits", command=command[0], error=error.message)
+        except ResponseError as error:
+            return _refused(command, error)
+        size = sum(len(part) for part in command if isinstance(part, bytes))
+        self._hold(size)
+        try:
+            return await self._again(command)
+        finally:
+            self._hold(-size)
+
+    def _hold(self, size: int) -> None:
+        self.held_bytes += size
+        metrics.HELD_BYTES.set(self.held_bytes)
+
+    async def _again(self, command: Command) -> Any:  # noqa: ANN401
+        backoff = Backoff()
+        while True:
+            await backoff.wait()
+            try:
+                return await self._outbox.send(command)
+            except Unavailable:
+                continue
+            except ResponseError as error:
+                return _refused(command, error)
+
+
+def _refused(command: Command, error: ResponseError) -> None:
+    log.error("delivery_refused", command=command[0], error=str(error))

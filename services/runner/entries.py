@@ -1,0 +1,24 @@
+"""What does an entry of the runner's stream say? Pure: from its fields to an event."""
+
+from services.runner.state import Assigned, CallerLeft
+from shared import messages
+from shared.errors import Undecodable
+from shared.streams import Entry
+
+
+def decode(entry: Entry) -> Assigned | CallerLeft:
+    """Return the event of an entry; raises `Undecodable`."""
+    entry_id, fields = entry
+    kind = fields.get(b"k")
+    if kind == b"cancel":
+        cancel = messages.decode(fields.get(b"m"), messages.Cancel)
+        return CallerLeft(entry_id, cancel.call_id)
+    if kind != b"assign":
+        raise Undecodable(f"neither assign nor cancel: {kind!r}")
+    inline = fields.get(b"p")
+    return Assigned(
+        entry_id,
+        messages.decode(fields.get(b"h"), messages.CallHead),
+        messages.decode(fields.get(b"a"), messages.Assignment),
+        messages.decode(inline, messages.Parcel) if inline is not None else None,
+    )

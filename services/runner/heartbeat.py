@@ -1,0 +1,75 @@
+"""What does this runner offer, and how does it say so? Pure."""
+
+from collections.abc import Iterable
+
+from services.runner.engine import EngineInfo
+from shared import keys, messages
+from shared.scripts import Command
+
+BEAT_S = 1.0
+#: About how many events are kept: all runners' heartbeats of some minutes.
+_EVENTS_MAX = 10_000
+#: Of more images than this only the first are told, so that a heartbeat stays small.
+IMAGES_MAX = 256
+_RESERVED_SHARE = 0.1
+_RESERVED_LEAST_MB = 1024
+_DEFAULT_TAG = ":latest"
+
+
+def offered_memory_mb(engine_mb: int, wanted_mb: int) -> int:
+    """Return the memory offered to functions; `wanted_mb` 0: what the platform can do without.
+
+    >>> offered_memory_mb(4096, 0), offered_memory_mb(24_000, 0), offered_memory_mb(4096, 512)
+    (3072, 21600, 512)
+    """
+    reserved_mb = max(_RESERVED_LEAST_MB, int(engine_mb * _RESERVED_SHARE))
+    return wanted_mb or max(0, engine_mb - reserved_mb)
+
+
+def route_names(image_names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names that routes may use for images on disk.
+
+    >>> route_names(["a/b:latest", "c:1"])
+    ('a/b', 'a/b:latest', 'c:1')
+    """
+    names = set(image_names)
+    names |= {name.removesuffix(_DEFAULT_TAG) for name in names}
+    return tuple(sorted(names)[:IMAGES_MAX])
+
+
+def build(
+    runner_id: str,
+    info: EngineInfo,
+    *,
+    memory_mb: int,
+    overcommit: float,
+    able: bool,
+    draining: bool,
+    images: tuple[str, ...],
+    running: int,
+    now_ms: int,
+) -> messages.Heartbeat:
+    """Return a heartbeat; `memory_mb` and `overcommit` are the settings."""
+    return messages.Heartbeat(
+        runner_id=runner_id,
+        engine_id=info.engine_id,
+        sent_ms=now_ms,
+        memory_mb=offered_memory_mb(info.memory_mb, memory_mb),
+        cpus=info.cpus * overcommit,
+        arch=info.arch,
+        able=able,
+        draining=draining,
+        images=images,
+        running=running,
+    )
+
+
+def commands(beat: messages.Heartbeat) -> list[Command]:
+    """Return what makes a heartbeat known: to who looks, and to who listens."""
+    return [("HSET", keys.RUNNERS, beat.runner_id, messages.encode(beat)), event(beat)]
+
+
+def event(sent: messages.Event) -> Command:
+    """Return the command that tells the scheduler something."""
+    raw = messages.encode(sent)
+    return ("XADD", keys.EVENTS, "MAXLEN", "~", _EVENTS_MAX, "*", "m", raw)

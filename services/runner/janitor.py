@@ -1,0 +1,50 @@
+"""Which containers does nobody own any more? Pure.
+
+A runner that is killed leaves containers behind. The next runner on that engine removes them: those
+of runners that are not alive, and its own that belong to no call and keep no namespace.
+"""
+
+from collections.abc import Collection, Iterable
+
+from services.runner.engine import Found
+from shared import messages
+
+#: A runner whose last heartbeat is older is dead, in milliseconds.
+DEAD_AFTER_MS = 10_000
+#: Our own are left alone for so long: they may be on their way to being known, in seconds.
+_YOUNG_S = 120
+
+
+def alive(heartbeats: Iterable[messages.Heartbeat], now_ms: int) -> set[str]:
+    """Return the ids of the runners that live, by their last heartbeats."""
+    return {beat.runner_id for beat in heartbeats if now_ms - beat.sent_ms < DEAD_AFTER_MS}
+
+
+def leftovers(
+    found: Iterable[Found],
+    *,
+    own_id: str,
+    living: Collection[str],
+    calls: Collection[str],
+    namespaces: Collection[str],
+    now_s: float,
+) -> list[str]:
+    """Return the ids of the containers to remove.
+
+    `calls` are the ids of the calls this runner has, `namespaces` the containers that keep
+    namespaces for it; `now_s` is epoch time in seconds, as the engine's.
+
+    >>> leftovers([Found("c", "dead", "", 0)], own_id="me", living=["me"], calls=[],
+    ...           namespaces=[], now_s=9)
+    ['c']
+    """
+    removed = []
+    for container in found:
+        if container.runner_id != own_id:
+            kept = container.runner_id in living
+        else:
+            young = now_s - container.created_s < _YOUNG_S
+            kept = young or container.call_id in calls or container.container_id in namespaces
+        if not kept:
+            removed.append(container.container_id)
+    return removed

@@ -1,0 +1,23 @@
+"""What does the runner count?"""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+ENDED = Counter("millrace_runner_calls_total", "Calls that ended, by code; ok if none.", ["code"])
+HANDED_BACK = Counter("millrace_runner_handed_back_total", "Calls put back among the waiting.")
+RECLAIMED = Counter(
+    "millrace_runner_reclaimed_total", "Outcomes dropped: the call was somebody else's by then."
+)
+CALLS = Gauge("millrace_runner_calls", "Calls here now, by phase.", ["phase"])
+START_SECONDS = Histogram(
+    "millrace_runner_start_seconds", "From taking a call to its process.", buckets=_SECONDS
+)
+RUN_SECONDS = Histogram("millrace_runner_run_seconds", "How long processes ran.", buckets=_SECONDS)
+PULLS = Counter("millrace_runner_image_pulls_total", "Pulls of images.", ["result"])
+ABLE = Gauge("millrace_runner_engine_able", "1 while the container engine answers.")
+HELD_BYTES = Gauge("millrace_runner_held_bytes", "Messages that wait for Redis.")
+LEFTOVERS = Counter("millrace_runner_leftovers_total", "Containers removed that nobody owned.")
+REMOVALS_FAILED = Counter(
+    "millrace_runner_removals_failed_total", "Containers left to the next sweep."
+)

@@ -1,0 +1,161 @@
+"""What does a runner do besides running calls? It beats, and looks after engine and images."""
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+import structlog
+from redis.exceptions import RedisError
+
+from services.runner import engine, heartbeat, janitor, metrics, state
+from services.runner.service import Runner
+from services.runner.settings import Settings
+from services.runner.world import World
+from shared import clock, keys, messages, streams
+from shared.errors import Unavailable, Undecodable
+from shared.metrics import UNDECODABLE
+
+log = structlog.get_logger()
+
+_SWEEP_S = 30.0
+_IMAGES_S = 30.0
+_ENGINE_CHECK_S = 1.0
+
+
+class Upkeep:
+    """The long-lived tasks of a runner that are about no call."""
+
+    def __init__(
+        self,
+        runner_id: str,
+        settings: Settings,
+        world: World,
+        info: engine.EngineInfo,
+        runner: Runner,
+    ) -> None:
+        """`info` is what the engine said of itself at the start."""
+        self._id, self._settings, self._world, self._info = runner_id, settings, world, info
+        self._runner = runner
+        self._image_names: tuple[str, ...] = ()
+
+    async def arrive(self) -> None:
+        """Be known to the scheduler, and remove leftovers, before anything is taken."""
+        await streams.make_group(self._world.redis, keys.runner(self._id), keys.RUNNER_GROUP)
+        names = await self._world.engine.image_names()
+        self._image_names = heartbeat.route_names(names)
+        await self._beat()
+        await self._sweep()
+        metrics.ABLE.set(1)
+
+    async def beat(self) -> None:
+        """Send heartbeats, each second and when something in them changes, for ever."""
+        while True:
+            self._runner.changed.clear()
+            await self._beat()
+            try:
+                async with asyncio.timeout(heartbeat.BEAT_S):
+                    await self._runner.changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _beat(self) -> None:
+        now_ms = clock.epoch_ms()
+        sent = heartbeat.build(
+            self._id,
+            self._info,
+            memory_mb=self._settings.runner_memory_mb,
+            overcommit=self._settings.runner_cpu_overcommit,
+            able=self._runner.state.able,
+            draining=self._runner.state.draining,
+            images=self._image_names,
+            running=len(self._runner.state.calls),
+            now_ms=now_ms,
+        )
+        try:
+            await asyncio.gather(*map(self._world.outbox.send, heartbeat.commands(sent)))
+        except Unavailable as error:
+            # The next one is due in a second.
+            log.warning("heartbeat_unsent", error=error.message)
+
+    async def watch_engine(self) -> None:
+        """Notice when the engine goes and when it is back, for ever."""
+        while True:
+            await asyncio.sleep(_ENGINE_CHECK_S)
+            try:
+                await self._world.engine.ping()
+                if not self._runner.state.able:
+                    await self._engine_back()
+            except engine.EngineError as error:
+                self._engine_changed(able=False, why=error.message)
+
+    async def _engine_back(self) -> None:
+        """Start anew with an engine that was away: what it kept running may be gone."""
+        self._info = await self._world.engine.info()
+        self._world.images.forget()
+        await self._world.holders.close()
+        await self._world.holders.prepare()
+        self._engine_changed(able=True, why="")
+
+    def _engine_changed(self, *, able: bool, why: str) -> None:
+        if able == self._runner.state.able:
+            return
+        log.warning("engine_changed", able=able, why=why)
+        metrics.ABLE.set(int(able))
+        self._runner.apply(state.EngineChanged(able))
+
+    async def watch_images(self) -> None:
+        """Know the engine's images, by its events and each half minute, for ever."""
+        while True:
+            try:
+                async with asyncio.timeout(_IMAGES_S):
+                    await self._follow_images()
+            except TimeoutError:
+                continue
+            except engine.EngineError as error:
+                log.warning("images_unknown", error=error.message)
+            await asyncio.sleep(_ENGINE_CHECK_S)
+
+    async def _follow_images(self) -> None:
+        async with aclosing(self._world.engine.image_changes()) as changes:
+            async for _ in changes:
+                self._world.images.forget()
+                names = await self._world.engine.image_names()
+                self._image_names = heartbeat.route_names(names)
+                self._runner.changed.set()
+
+    async def sweep(self) -> None:
+        """Remove what nobody owns, each half minute, for ever."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        try:
+            raw: Any = await self._world.redis.hgetall(keys.RUNNERS)
+            found = await self._world.engine.labelled(self._settings.platform_name)
+            now_ms = clock.epoch_ms()
+            removed = janitor.leftovers(
+                found,
+                own_id=self._id,
+                living=janitor.alive(_heartbeats(raw), now_ms),
+                calls=self._runner.state.calls,
+                namespaces=self._world.holders.known(),
+                now_s=now_ms / 1000,
+            )
+            for container_id in removed:
+                log.warning("leftover_removed", container=container_id)
+                await self._world.engine.remove(container_id)
+                metrics.LEFTOVERS.inc()
+        except (engine.EngineError, RedisError, OSError) as error:
+            log.warning("sweep_failed", error=str(error))
+
+
+def _heartbeats(raw: dict[bytes, bytes]) -> list[messages.Heartbeat]:
+    """Return the heartbeats in the hash of runners; one that cannot be read is nobody's."""
+    beats: list[messages.Heartbeat] = []
+    for value in raw.values():
+        try:
+            beats.append(messages.decode(value, messages.Heartbeat))
+        except Undecodable:
+            UNDECODABLE.labels(keys.RUNNERS).inc()
+    return beats
