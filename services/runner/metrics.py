@@ -9,7 +9,7 @@ HANDED_BACK = Counter("millrace_runner_handed_back_total", "Calls put back among
 RECLAIMED = Counter(
     "millrace_runner_reclaimed_total", "Outcomes dropped: the call was somebody else's by then."
 )
-CALLS = Gauge("millrace_runner_calls", "Calls here now, by phase.", ["phase"])
+IN_PROGRESS = Gauge("millrace_runner_in_progress", "Calls here now.")
 START_SECONDS = Histogram(
     "millrace_runner_start_seconds", "From taking a call to its process.", buckets=_SECONDS
 )

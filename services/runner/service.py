@@ -46,7 +46,8 @@ class Runner:
         """`runner_id` is new with each start of the process."""
         self._id, self._settings, self._world = runner_id, settings, world
         self._delivery = Delivery(world.outbox)
-        self._state = State(
+        #: Written here alone; others only look.
+        self.state = State(
             runner_id,
             async_attempts=settings.async_attempts,
             result_max_bytes=settings.result_max_bytes,
@@ -59,19 +60,14 @@ class Runner:
 
     # Life.
 
-    @property
-    def state(self) -> State:
-        """What is going on here; only to be looked at."""
-        return self._state
-
     async def drain(self, grace_s: float) -> None:
         """Take nothing new, finish or hand back what is here, and say goodbye."""
-        log.info("draining", calls=len(self._state.calls), grace_s=grace_s)
+        log.info("draining", calls=len(self.state.calls), grace_s=grace_s)
         self.apply(state.DrainAsked())
         if not await self._gone_within(grace_s):
             self.apply(state.GraceOver())
             if not await self._gone_within(_CLEAR_S):
-                log.error("calls_abandoned", call_ids=sorted(self._state.calls))
+                log.error("calls_abandoned", call_ids=sorted(self.state.calls))
 
     async def farewell(self) -> None:
         """Tell the scheduler that this runner is gone; to be called when no heartbeats go out."""
@@ -101,9 +97,9 @@ class Runner:
 
     async def missing(self) -> str | None:
         """Say what is missing for this runner to be ready."""
-        if self._state.draining:
+        if self.state.draining:
             return "draining"
-        if not self._state.able:
+        if not self.state.able:
             return "the container engine does not answer"
         try:
             async with asyncio.timeout(1.0):
@@ -139,8 +135,9 @@ class Runner:
 
     def apply(self, event: state.Event) -> None:
         """Take an event through the door and do what the state commands."""
-        for command in self._state.handle(event, clock.epoch_ms()):
+        for command in self.state.handle(event, clock.epoch_ms()):
             self._perform(command)
+        metrics.IN_PROGRESS.set(len(self.state.calls))
 
     def _perform(self, command: state.Command) -> None:
         match command:
@@ -169,7 +166,7 @@ class Runner:
                 self._drop_hand(call_id)
                 return self._delivered(self._freed(call_id))
             case state.HandBack(entry_id, head, why):
-                if head.call_id not in self._state.calls:
+                if head.call_id not in self.state.calls:
                     self._drop_hand(head.call_id)
                 return self._hand_back(entry_id, head, why)
             case state.DropEntry(entry_id):
