@@ -7,6 +7,9 @@ mkdir -p "$log_dir"
 # A script started by another goes on counting from the first one's start.
 export MILLRACE_STARTED=${MILLRACE_STARTED:-$(date +%s)}
 
+# An interrupt ends the script, even if the command under way takes it as a reason to end well.
+trap 'exit 130' INT
+
 say() {
     printf '[%3ds] %s\n' "$(($(date +%s) - MILLRACE_STARTED))" "$*"
 }
@@ -44,10 +47,13 @@ can_install() {
     [[ $(id -u) == 0 ]] && have apt-get
 }
 
+# What an interrupted installation left half done is finished first; one under way is waited for.
 apt_install() {
+    local install=(apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=120 "$@")
     export DEBIAN_FRONTEND=noninteractive
-    apt-get install -q -y --no-install-recommends "$@" && return
-    apt-get update -q && apt-get install -q -y --no-install-recommends "$@"
+    dpkg --configure -a --force-confdef
+    "${install[@]}" && return
+    apt-get update -q && "${install[@]}"
 }
 
 # need_packages WHY PACKAGE...: install Debian packages, or say how to get them.
