@@ -12,7 +12,7 @@ from tests.e2e.test_conformance_copy import CAT
 
 Image = Callable[[str], str]
 
-FORK_BOMB = "bomb() { bomb | bomb & wait; }; bomb"
+FORK_BOMB = "bomb() { bomb | bomb & bomb; }; bomb"
 TEN_GIB = "exec awk 'BEGIN { while (i++ < 160) a[i] = sprintf(\"%67108864d\", i) }'"
 
 
@@ -41,8 +41,8 @@ async def others_go_on(client: Client, path: str) -> AsyncIterator[None]:
 @pytest.mark.parametrize(
     ("script", "fields", "codes"),
     [
-        # A bomb ends when its shell can fork no more, or at its timeout.
-        pytest.param(FORK_BOMB, {"timeout": 5}, ["timeout", "exit", "out_of_memory"], id="forks"),
+        # A shell that can fork no more exits; how far it gets before is up to luck.
+        pytest.param(FORK_BOMB, {"timeout": 5}, ["exit", "out_of_memory", "timeout"], id="forks"),
         pytest.param(TEN_GIB, {"timeout": 20}, ["out_of_memory"], id="10 GiB"),
         pytest.param("exec yes", {"timeout": 20}, ["too_large"], id="endless stdout"),
         pytest.param("exec sleep 100000", {"timeout": 3}, ["timeout"], id="endless sleep"),
