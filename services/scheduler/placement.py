@@ -178,6 +178,11 @@ class Placement:
             return False
         return not (self._earmark and self._earmark[0] == engine_id and self._earmark[1] != size)
 
+    def free(self, engine_id: str) -> Size | None:
+        """Return what an engine was last said to have free; None if it is not known."""
+        engine = self._engines.get(engine_id)
+        return engine.free if engine else None
+
     def could_ever(self, size: Size) -> bool:
         """Say whether some engine would take a call of this size if it were idle."""
         return any(e.staying and e.offered.covers(size) for e in self._engines.values())

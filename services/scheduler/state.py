@@ -100,6 +100,9 @@ class State:
         for runner in self.fleet:
             if runner.load != len(self.ledger.held_by(runner.said.runner_id)):
                 raise AssertionError(f"load of {runner}")
+        for engine_id in self.ledger.engines():
+            if self.placement.free(engine_id) not in {None, self.ledger.free(engine_id)}:
+                raise AssertionError(f"free capacity of {engine_id}")
         for size in self.backlog.sizes():
             fits = self.placement.best(size, "") is not None
             if fits or size not in self.backlog.blocked():

@@ -132,6 +132,7 @@ def test_the_app_that_fills_the_backlog_pays_for_it() -> None:
     assert refused(commands) == [("flood4", "overloaded"), ("flood5", "overloaded")]
     commands = given(arrive(call("other", app="other")))
     assert refused(commands) == [("flood3", "overloaded")]
+    assert given.state.backlog.get("other")
 
 
 def test_async_calls_beyond_the_bound_are_left_in_redis_and_read_later() -> None:

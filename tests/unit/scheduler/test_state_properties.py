@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from services.scheduler import events
 from services.scheduler.events import Command, Waiting
@@ -12,6 +12,7 @@ from tests.unit.scheduler.build import Driver, call, head, heartbeat
 RUNNERS = st.sampled_from([f"r{n}" for n in range(4)])
 APPS = st.sampled_from(["a", "b", "c"])
 MODES: st.SearchStrategy[messages.Mode] = st.sampled_from(["sync", "async"])
+ARRIVAL = st.tuples(APPS, MODES, st.sampled_from([100, 250, 600]), st.sampled_from([0.5, 2.0]))
 
 
 class World(RuleBasedStateMachine):
@@ -80,6 +81,11 @@ class World(RuleBasedStateMachine):
 
     # -- what happens
 
+    @initialize()
+    def start(self) -> None:
+        for runner in ("r0", "r1", "r2"):
+            self.beat(runner, 1000, able=True)
+
     @rule(runner=RUNNERS, memory_mb=st.sampled_from([0, 300, 500, 1000]), able=st.booleans())
     def beat(self, runner: str, memory_mb: int, able: bool) -> None:  # noqa: FBT001 (drawn)
         engine = "shared" if runner in {"r0", "r1"} else runner
@@ -89,17 +95,22 @@ class World(RuleBasedStateMachine):
             self.streams.add(runner)
         self.send(said)
 
-    @rule(
-        app=APPS,
-        mode=MODES,
-        memory_mb=st.sampled_from([100, 250, 600]),
-        cpus=st.sampled_from([0.5, 2]),
-    )
-    def arrive(self, app: str, mode: messages.Mode, memory_mb: int, cpus: float) -> None:
-        self.count += 1
-        new = call(f"c{self.count}", mode, app=app, memory_mb=memory_mb, cpus=cpus)
-        self.waiting[new.head.call_id] = new
-        self.send(events.CallsArrived((new,)))
+    @rule(arrivals=st.lists(ARRIVAL, min_size=1, max_size=6))
+    def arrive(self, arrivals: list[tuple[str, messages.Mode, int, float]]) -> None:
+        calls = []
+        for app, mode, memory_mb, cpus in arrivals:
+            self.count += 1
+            new = call(f"c{self.count}", mode, app=app, memory_mb=memory_mb, cpus=cpus)
+            self.waiting[new.head.call_id] = new
+            calls.append(new)
+        self.send(events.CallsArrived(tuple(calls)))
+
+    @rule(runner=RUNNERS, arrival=ARRIVAL)
+    def arrive_where_the_stream_is_missing(
+        self, runner: str, arrival: tuple[str, messages.Mode, int, float]
+    ) -> None:
+        self.stream_lost(runner)
+        self.arrive([arrival])
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -140,7 +151,6 @@ class World(RuleBasedStateMachine):
     def caller_leaves(self, number: int) -> None:
         self.send(messages.CancelCall(f"c{number}"))
 
-    @rule(runner=RUNNERS)
     def stream_lost(self, runner: str) -> None:
         if runner not in self.held.values():
             self.streams.discard(runner)
