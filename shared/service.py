@@ -13,6 +13,8 @@ import prometheus_client
 import structlog
 from aiohttp import web
 
+from shared import tasks as tasks_ending
+
 #: Says what is missing for the service to be ready; None if nothing is.
 Readiness = Callable[[], Awaitable[str | None]]
 
@@ -90,5 +92,4 @@ async def supervised(**tasks: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            for task in running:
-                task.cancel()
+            await tasks_ending.end(*running)

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from shared import keys
+from shared import keys, tasks
 from shared.errors import Unavailable
 from shared.scripts import Command
 
@@ -74,8 +74,7 @@ class Outbox:
         trace: TracebackType | None,
     ) -> None:
         assert self._task is not None  # noqa: S101 (entered before it is left)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await tasks.end(self._task)
         for _, future in self._waiting:
             if not future.done():
                 future.set_exception(Unavailable("the service is stopping"))

@@ -69,7 +69,7 @@ async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
 @web.middleware
 async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Make an answer of every error; give the request an id, for the log."""
-    request["request_id"] = ids.new_call_id()
+    request[parts.REQUEST_ID] = ids.new_call_id()
     try:
         return await handler(request)
     except MillraceError as error:
@@ -92,14 +92,14 @@ async def authorised(request: web.Request, handler: Handler) -> web.StreamRespon
         try:
             tokens.verify(request.headers.get("Authorization"), key, clock.epoch_ms() / 1000)
         except tokens.TokenRefused as error:
-            log.info("token_refused", request_id=request["request_id"], why=str(error))
+            log.info("token_refused", request_id=request[parts.REQUEST_ID], why=str(error))
             raise problems.ManagementTokenRefused from error
     return await handler(request)
 
 
 def _id(request: web.Request) -> str:
     """Return the call's id if the request is a call, else the request's own."""
-    return str(request.get("call_id") or request["request_id"])
+    return request.get(parts.CALL_ID) or request[parts.REQUEST_ID]
 
 
 def _is_call(request: web.Request) -> bool:

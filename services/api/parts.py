@@ -11,3 +11,6 @@ SETTINGS = web.AppKey("settings", Settings)
 STORE = web.AppKey("store", Store)
 #: Set when the replica is to stop: it says that it is not ready, and still serves.
 DRAINING = web.AppKey("draining", asyncio.Event)
+#: The request's id in the log; and the call's, if it is one.
+REQUEST_ID = web.RequestKey("request_id", str)
+CALL_ID = web.RequestKey("call_id", str)

@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from services.api import answers, invocation, metrics, paths, problems, tokens
+from services.api import answers, invocation, metrics, parts, paths, problems, tokens
 from services.api.bodies import read_body
 from services.api.catalog import Catalog, Found
 from services.api.gateway import Gateway, Performed
@@ -76,7 +76,7 @@ def _caller(request: web.Request, body: bytes) -> invocation.Caller:
 
 async def invoke(request: web.Request) -> web.Response:
     """Run the function and answer with its output; of an async one, with the call's id."""
-    call_id = request["call_id"] = ids.new_call_id()
+    call_id = request[parts.CALL_ID] = ids.new_call_id()
     visit = _Visit(request)
     try:
         return _response(await _perform(request, call_id, visit))
