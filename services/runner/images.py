@@ -7,17 +7,28 @@ never looked for elsewhere: whoever owns that name in a public registry is someb
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
 
 import structlog
 
 from services.runner import credentials, metrics
-from services.runner.engine import Engine, EngineError, Image, NotFound, PullRefused
+from services.runner.engine import (
+    Engine,
+    EngineError,
+    Image,
+    ImageRefused,
+    NotFound,
+    PullRefused,
+)
 from shared import clock
 from shared.errors import MillraceError
 from shared.streams import Backoff
 
 log = structlog.get_logger()
+
+#: The characters of image names: what else there is must not get into an address of the engine.
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_/:@-]|\.(?!\.))*")
 
 
 class PullFailed(MillraceError):
@@ -50,7 +61,12 @@ class Images:
         self._pulls: dict[str, asyncio.Task[None]] = {}
 
     async def ensure(self, name: str) -> Image:
-        """Return an image that is on the engine's disk by now; `PullFailed` if it cannot be."""
+        """Return an image that is on the engine's disk by now; `PullFailed` if it cannot be.
+
+        `ImageRefused` if no image can have that name.
+        """
+        if not _NAME.fullmatch(name):
+            raise ImageRefused("invalid reference format")
         image = self._known.get(name)
         if image is None:
             try:

@@ -1,0 +1,119 @@
+"""What can a function reach? Not another function, not what is on other networks; but the world."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+
+import aiodocker
+import pytest
+
+from services.runner import containers, runs
+from services.runner.engine import EngineError
+from shared import messages, streams
+from tests.conftest import eventually
+from tests.integration.runner.conftest import BUSYBOX, NETWORK, Bench, head, shell
+
+
+@pytest.fixture
+async def host_server(docker: aiodocker.Docker) -> AsyncIterator[tuple[str, int]]:
+    """A server of this machine at an address of it, which plays the world."""
+    bridge = await (await docker.networks.get("bridge")).show()
+    address = bridge["IPAM"]["Config"][0]["Gateway"]
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello from the world\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, address, 0)
+    yield address, server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+
+
+async def test_the_world_is_in_reach(bench: Bench, host_server: tuple[str, int]) -> None:
+    address, port = host_server
+    result = await bench.run(f"nc -w 3 {address} {port} </dev/null")
+    assert result.stdout == b"hello from the world\n"
+
+
+async def test_redis_on_another_network_is_out_of_reach(bench: Bench, redis: streams.Redis) -> None:
+    address = redis.connection_pool.connection_kwargs["host"]
+    assert await redis.ping()
+    script = f"echo PING | nc -w 2 {address} 6379 && echo reached"
+    assert b"reached" not in (await bench.run(script)).stdout
+
+
+async def test_another_function_is_out_of_reach(bench: Bench) -> None:
+    image = await shell(bench.docker, "hostname -i; nc -l -p 7000 -e echo reached & sleep 600")
+    running, stop = asyncio.Event(), asyncio.Event()
+    address: list[str] = []
+
+    async def listening() -> None:
+        job_head = head(image=image, app="other")
+        job = runs.Job(job_head, messages.Parcel("default", {}, {}, b""))
+        async with bench.sandboxes.run(job, running.set, stop):
+            pass
+
+    other = asyncio.create_task(listening())
+    await running.wait()
+
+    async def find() -> str:
+        address.extend(await addresses(bench))
+        return address[0] if address else ""
+
+    await eventually(find)
+    result = await bench.run(f"nc -w 2 {address[0]} 7000 </dev/null; echo over")
+    stop.set()
+    await other
+    assert result.stdout == b"over\n"
+
+
+async def addresses(bench: Bench) -> list[str]:
+    """Return the addresses of the namespaces now in use."""
+    found = []
+    for container_id in bench.holders.known():
+        shown = await bench.docker.containers.container(container_id).show()
+        found.append(shown["NetworkSettings"]["Networks"][NETWORK]["IPAddress"])
+    return found
+
+
+async def test_a_call_leaves_nothing_in_its_namespace_for_the_next(bench: Bench) -> None:
+    result = await bench.run("echo 6.6.6.6 evil >> /etc/hosts; echo x > /etc/resolv.conf; echo $?")
+    assert result.stdout == b"1\n"
+    again = await bench.run("cat /etc/hosts /etc/resolv.conf; nc -l -p 7000 & sleep 0.1")
+    assert b"evil" not in again.stdout
+
+
+async def test_the_engine_is_out_of_reach(bench: Bench) -> None:
+    result = await bench.run(
+        "ls /var/run/docker.sock /run/docker.sock; mount | grep -c docker.sock"
+    )
+    assert b"0\n" in result.stdout
+
+
+async def test_a_network_that_does_not_isolate_is_refused(bench: Bench) -> None:
+    name = f"millrace-test-{secrets.token_hex(3)}"
+    network = await bench.docker.networks.create({"Name": name, "Driver": "bridge"})
+    try:
+        with pytest.raises(EngineError, match="lets containers reach each other"):
+            await bench.engine.ensure_network(containers.network(name, "x"))
+    finally:
+        await network.delete()
+
+
+async def test_replicas_that_make_the_network_at_once_agree(bench: Bench) -> None:
+    name = f"millrace-test-{secrets.token_hex(3)}"
+    config = containers.network(name, "x")
+    try:
+        ids = await asyncio.gather(*(bench.engine.ensure_network(config) for _ in range(4)))
+        assert len({*ids, await bench.engine.ensure_network(config)}) <= 2
+        assert await bench.engine.ensure_network(config) in ids
+    finally:
+        for network in await bench.docker.networks.list():
+            if network["Name"] == name:
+                await (await bench.docker.networks.get(network["Id"])).delete()
+
+
+async def test_the_image_of_the_tests_is_there(bench: Bench) -> None:
+    assert (await bench.engine.image(BUSYBOX)).digest.startswith("sha256:")
