@@ -13,7 +13,7 @@ from typing import Any, Self
 import redis.asyncio as redis_asyncio
 import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared import keys, tasks
@@ -34,6 +34,9 @@ WRITE_TIMEOUT_S = 5.0
 BATCH_MAX = 256
 BATCH_MAX_BYTES = 32 * 1024 * 1024
 ASIDE_MAX_ENTRIES = 10_000
+#: What the client makes of OOM and READONLY; it knows MISCONF and BUSY by their text alone, and
+#: LOADING as a lost connection.
+_REFUSALS = (OutOfMemoryError, ReadOnlyError)
 
 
 def connect(url: str) -> Redis:
@@ -123,14 +126,7 @@ class Outbox:
 
 def _as_unavailable(error: Exception) -> Exception:
     """Return the error as its sender should see it: out of memory or loading is "not there"."""
-    words = str(error).partition(" ")[0]
-    if isinstance(error, ResponseError) and words in {
-        "OOM",
-        "LOADING",
-        "MISCONF",
-        "READONLY",
-        "BUSY",
-    }:
+    if isinstance(error, _REFUSALS) or str(error).startswith(("MISCONF", "BUSY")):
         return Unavailable(f"Redis refuses writes: {error}")
     if isinstance(error, RedisConnectionError | RedisTimeoutError):
         return Unavailable(f"Redis does not answer: {error}")

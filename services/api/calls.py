@@ -135,7 +135,10 @@ def _time(name: str, text: str | None) -> int | None:
 
 
 def as_json(record: messages.Record) -> dict[str, Any]:
-    """Return a call as the public API shows it; what is not known is null."""
+    """Return a call as the public API shows it; what is not known is null.
+
+    It was created when it got its id, which is the time that lists are filtered by.
+    """
     return {
         "id": record.call_id,
         "app_name": record.app,
@@ -149,7 +152,7 @@ def as_json(record: messages.Record) -> dict[str, Any]:
         "image": record.image,
         "image_digest": record.digest or None,
         "runner": record.runner_id or None,
-        "created_at": timestamps.rfc3339(record.queued_ms),
+        "created_at": timestamps.rfc3339(ids.call_time_ms(record.call_id) or record.queued_ms),
         "started_at": _moment(record.started_ms),
         "completed_at": _moment(record.finished_ms),
         "peak_memory_bytes": record.peak_memory_bytes,

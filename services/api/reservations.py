@@ -21,9 +21,6 @@ RESERVED_FOR_MS = 60_000
 RETURN_EVERY_S = 1.0
 #: Due reservations returned by one script, so that it never holds up Redis.
 RETURN_AT_ONCE = 100
-#: Candidates looked at in one go: the scheduler and other workers take from the same stream.
-CANDIDATES = 16
-LOOKS_MAX = 8
 
 #: What a worker may give as the reason of an error, in the words of the error table.
 _CODES = {"timeout": "timeout", "killed": "signal", "client_request": "cancelled"}
@@ -61,37 +58,26 @@ class Reservations:
 
         Raises `Unavailable` if Redis does not answer.
         """
-        for _ in range(LOOKS_MAX):
-            candidates = await self._outbox.send(
-                ("XRANGE", keys.CALLS_ASYNC, "-", "+", "COUNT", CANDIDATES)
-            )
-            for entry_id, fields in candidates:
-                task = await self._take(entry_id, fields)
-                if task:
-                    return task
-            if len(candidates) < CANDIDATES:
-                break
-        return None
+        while True:
+            now_ms = clock.epoch_ms()
+            taken = await self._outbox.send(scripts.reserve_task(now_ms + RESERVED_FOR_MS))
+            if taken is None:
+                return None
+            task = await self._opened(*taken)
+            if task:
+                record = _record(task.head, "running", now_ms)
+                await self._outbox.send(("XADD", keys.FINISHED, "*", "m", messages.encode(record)))
+                return task
 
-    async def _take(self, entry_id: bytes, fields: dict[bytes, bytes]) -> Task | None:
-        """Reserve this call; None if somebody else has it, or nobody can read it.
-
-        The unreadable is left to the scheduler, who sets it aside.
-        """
+    async def _opened(self, raw_head: bytes, raw_parcel: bytes | None) -> Task | None:
+        """Return a reserved call; end it as lost and return None if its input is."""
+        head = messages.decode(raw_head, messages.CallHead)
+        raw_parcel = raw_parcel or await self._outbox.send(("GET", keys.parcel(head.call_id)))
         try:
-            head = messages.decode(fields.get(b"h"), messages.CallHead)
-        except Undecodable:
-            return None
-        now_ms = clock.epoch_ms()
-        record = _record(head, "running", now_ms)
-        command = scripts.reserve_task(entry_id, record, now_ms + RESERVED_FOR_MS)
-        if not await self._outbox.send(command):
-            return None
-        raw = fields.get(b"p") or await self._outbox.send(("GET", keys.parcel(head.call_id)))
-        try:
-            return Task(head, "running", messages.decode(raw, messages.Parcel))
+            return Task(head, "running", messages.decode(raw_parcel, messages.Parcel))
         except Undecodable as error:
-            await self._end(head, "error", "internal", f"its input is lost: {error}")
+            log.error("task_unreadable", call_id=head.call_id, error=str(error))  # noqa: TRY400
+            await self._end(head, "error", "internal", "The call's input is lost")
             return None
 
     async def acknowledge(self, report: Report) -> Task | None:

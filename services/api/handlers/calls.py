@@ -100,8 +100,8 @@ async def show_result(request: web.Request) -> web.Response:
 
 
 ROUTES = (
-    web.get("/v1/apps/{app}/calls", list_calls),
-    web.get("/v1/calls/{id}", show_call),
-    web.get("/v1/calls/{id}/log", show_log),
-    web.get("/v1/calls/{id}/result", show_result),
+    web.get("/v1/apps/{app}/calls", list_calls, allow_head=False),
+    web.get("/v1/calls/{id}", show_call, allow_head=False),
+    web.get("/v1/calls/{id}/log", show_log, allow_head=False),
+    web.get("/v1/calls/{id}/result", show_result, allow_head=False),
 )

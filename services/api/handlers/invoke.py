@@ -4,8 +4,9 @@ import asyncio
 
 from aiohttp import web
 
-from services.api import answers, invocation, metrics, parts, paths, problems, tokens
+from services.api import answers, invocation, metrics, openapi, parts, paths, problems, tokens
 from services.api.bodies import read_body
+from services.api.call_schemas import AcceptedAnswer
 from services.api.catalog import Catalog, Found
 from services.api.gateway import Gateway, Performed
 from services.api.middleware import response
@@ -74,6 +75,23 @@ def _caller(request: web.Request, body: bytes) -> invocation.Caller:
     )
 
 
+@openapi.operation(
+    "Call a function.",
+    tag="calls",
+    answers={
+        200: openapi.Raw("What the function wrote to stdout."),
+        202: AcceptedAnswer,
+        401: openapi.CallProblem("no token present in request"),
+        404: openapi.CallProblem("Route not found on that application"),
+        413: openapi.CallProblem("The request body is over the limit of 8388608 bytes"),
+        500: openapi.CallProblem("exit code 1"),
+        502: openapi.CallProblem("A runner is gone, with the call it had started"),
+        503: openapi.CallProblem("No runner had room in time; see Retry-After"),
+        504: openapi.CallProblem("Timed out"),
+    },
+    query=[openapi.Query("payload", "string", "Of a GET without a body: what goes to stdin.")],
+    body=openapi.Raw("What goes to the function's stdin."),
+)
 async def invoke(request: web.Request) -> web.Response:
     """Run the function and answer with its output; of an async one, with the call's id."""
     call_id = request[parts.CALL_ID] = ids.new_call_id()

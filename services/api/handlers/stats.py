@@ -15,4 +15,4 @@ async def stats(request: web.Request) -> web.Response:
     return web.json_response(await request.app[STATS].counts())
 
 
-ROUTES = (web.get("/stats", stats),)
+ROUTES = (web.get("/stats", stats, allow_head=False),)

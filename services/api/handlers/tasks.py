@@ -19,7 +19,7 @@ _NOT_RESERVED = "Task not found: it is not reserved, or no longer"
 @openapi.operation(
     "Reserve the async call that has waited longest, for 60 seconds; null if none waits.",
     tag="tasks",
-    answers={202: TaskView},
+    answers={202: openapi.Nullable(TaskView)},
 )
 async def reserve(request: web.Request) -> web.Response:
     """Answer a task that is the client's to run, or null."""
@@ -62,5 +62,5 @@ def _report(value: Any) -> Report:  # noqa: ANN401 (any JSON)
 ROUTES = tuple(
     route
     for path in ("/tasks", "/v1/tasks")
-    for route in (web.get(path, reserve), web.delete(path, acknowledge))
+    for route in (web.get(path, reserve, allow_head=False), web.delete(path, acknowledge))
 )

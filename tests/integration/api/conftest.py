@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from services.api.app import build_app
 from services.api.settings import Settings
 from shared import streams
+from tests.integration.api.invoking import Api, EchoRunner, serving
 
 Client = TestClient[web.Request, web.Application]
 #: Starts a replica with these settings beside the stores' and gives a client of it.
@@ -37,3 +38,18 @@ async def replica(redis: streams.Redis, redis_server: str, database: str) -> Asy
 async def client(replica: Replica) -> Client:
     """A client of one replica with the default settings."""
     return await replica()
+
+
+@pytest.fixture
+async def api(redis: streams.Redis, redis_server: str, database: str) -> AsyncIterator[Api]:
+    """A replica on empty stores, behind a port as in real life."""
+    assert await redis.dbsize() == 0
+    async with serving(redis_server, database) as running:
+        yield running
+
+
+@pytest.fixture
+async def runner(redis: streams.Redis) -> AsyncIterator[EchoRunner]:
+    """The far side: calls are answered."""
+    async with EchoRunner(redis) as running:
+        yield running

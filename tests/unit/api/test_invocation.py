@@ -11,12 +11,12 @@ LIMITS = invocation.Limits(environment_max_bytes=256 * 1024, capacity_wait_ms=30
 
 
 def a_route(**fields: object) -> Route:
-    return Route(**{"app": "shop", "path": "/price", "image": "img", **fields})  # type: ignore[arg-type]
+    return Route(**{"app": "shop", "path": "/price", "image": "img", **fields})
 
 
 def a_caller(**fields: object) -> invocation.Caller:
     given = {"method": "GET", "url": "http://h/r/shop/price", "headers": (), "payload": b""}
-    return invocation.Caller(**{**given, **fields})  # type: ignore[arg-type]
+    return invocation.Caller(**{**given, **fields})
 
 
 def seen(route: Route, caller: invocation.Caller, **app_config: str) -> dict[str, str]:

@@ -1,0 +1,135 @@
+"""What do tests of invocation share? An api replica on real stores, and a fake of the far side."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import aiohttp
+from aiohttp import web
+
+from services.api.app import build_app
+from services.api.settings import Settings
+from shared import clock, keys, messages, scripts, streams
+
+#: What a fake function answers to a call.
+Function = Callable[[messages.CallHead, messages.Parcel], messages.Outcome]
+
+
+def echo(_: messages.CallHead, parcel: messages.Parcel) -> messages.Outcome:
+    """Answer with what came in."""
+    return messages.Answered(parcel.payload)
+
+
+@dataclass
+class EchoRunner:
+    """Scheduler and runner in one: takes calls in order and ends each as `function` says.
+
+    Only those whose mode is in `modes`; while it is not `working`, calls wait.
+    """
+
+    redis: streams.Redis
+    function: Function = echo
+    modes: tuple[str, ...] = ("sync", "async")
+    seen: list[tuple[messages.CallHead, messages.Parcel]] = field(default_factory=list)
+    working: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __aenter__(self) -> Self:
+        self.working.set()
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        positions = {keys.calls(mode): "0-0" for mode in self.modes}
+        while True:
+            await self.working.wait()
+            found = await streams.read_streams(self.redis, positions, count=100)
+            for stream, entries in found.items():
+                for entry in entries:
+                    await self._end(stream, entry)
+
+    async def _end(self, stream: str, entry: streams.Entry) -> None:
+        head = messages.decode(entry[1][b"h"], messages.CallHead)
+        raw = entry[1].get(b"p") or await self.redis.get(keys.parcel(head.call_id))
+        parcel = messages.decode(raw, messages.Parcel)
+        self.seen.append((head, parcel))
+        outcome = self.function(head, parcel)
+        reply = messages.Reply(head.call_id, outcome, start_ms=1.0, run_ms=2.0)
+        command = scripts.end(stream, entry[0], _record(head, outcome), reply, head.reply_to)
+        await self.redis.execute_command(*command)
+
+
+def _record(head: messages.CallHead, outcome: messages.Outcome) -> messages.Record:
+    failed = isinstance(outcome, messages.Failed)
+    return messages.Record(
+        call_id=head.call_id,
+        status="error" if failed else "success",
+        mode=head.mode,
+        app=head.app,
+        path=head.path,
+        image=head.image,
+        queued_ms=head.accepted_ms,
+        started_ms=head.accepted_ms,
+        finished_ms=clock.epoch_ms(),
+        code=outcome.code if isinstance(outcome, messages.Failed) else "",
+        message=outcome.message if isinstance(outcome, messages.Failed) else "",
+        log=b"noted\n",
+        result=outcome.body
+        if isinstance(outcome, messages.Answered) and head.mode == "async"
+        else None,
+    )
+
+
+@dataclass
+class Api:
+    """One replica, as a client sees it."""
+
+    url: str
+    session: aiohttp.ClientSession
+
+    def ask(self, method: str, path: str, **more: Any) -> Any:
+        """Return a request to be awaited or entered."""
+        return self.session.request(method, self.url + path, **more)
+
+    async def json(self, method: str, path: str, **more: Any) -> tuple[int, Any]:
+        """Return status and JSON of the answer."""
+        async with self.ask(method, path, **more) as response:
+            return response.status, await response.json(content_type=None)
+
+    async def make(self, path: str = "/f", app: str = "a", **route: Any) -> str:
+        """Make a route; return the path that calls it."""
+        body = {"route": {"path": path, "image": "img", **route}}
+        status, answer = await self.json("POST", f"/v1/apps/{app}/routes", json=body)
+        assert status == 200, answer
+        return f"/r/{app}{path}"
+
+
+@asynccontextmanager
+async def serving(redis_url: str, database: str, **settings: Any) -> AsyncIterator[Api]:
+    """Run an api replica until left."""
+    app = build_app(Settings(mq_url=redis_url, db_url=database, **settings))
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=True,
+        auto_decompress=False,
+        access_log=None,
+        max_line_size=65536,
+        max_field_size=262144,
+        shutdown_timeout=1,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        async with aiohttp.ClientSession(auto_decompress=False) as session:
+            yield Api(f"http://127.0.0.1:{port}", session)
+    finally:
+        await runner.cleanup()
