@@ -1,6 +1,7 @@
 """How do the tests talk to a platform? As any client would: HTTP, and nothing else."""
 
 import asyncio
+import io
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,8 @@ class Client:
     async def ask(self, method: str, path: str, **options: Any) -> Answer:
         """Return the answer to a request; `options` are aiohttp's."""
         options.setdefault("allow_redirects", False)
+        if isinstance(options.get("data"), bytes):
+            options["data"] = io.BytesIO(options["data"])
         async with self.session.request(method, self.url + path, **options) as response:
             return Answer(response.status, response.headers, await response.read())
 

@@ -114,7 +114,7 @@ async def test_memory_is_enforced(client: Client, app: str, function_image: Imag
 
 
 async def test_a_response_has_a_limit(client: Client, app: str, function_image: Image) -> None:
-    path = await client.deploy(app, "/x", function_image("exec yes"), timeout=60)
+    path = await client.deploy(app, "/x", function_image("exec cat /dev/zero"), timeout=60)
     started = clock.monotonic_s()
     answer = await client.post(path)
     assert (answer.status, answer.code) == (500, "too_large")

@@ -102,17 +102,12 @@ async def test_limits_of_its_container(
     client: Client, app: str, world: World, function_image: Image, memory: int
 ) -> None:
     script = f"wget -q -O- http://{world.address}/begun >/dev/null; exec sleep 30"
-    path = await client.deploy(
-        app, "/x", function_image(script), memory=memory, type="async", timeout=3
-    )
+    path = await client.deploy(app, "/x", function_image(script), memory=memory, type="async")
     call_id = (await client.post(path)).json()["call_id"]
     await world.hit("/begun")
-    [container] = json.loads(
-        images.docker(
-            "inspect",
-            *images.docker("ps", "-q", "--filter", f"label=millrace.call={call_id}").split(),
-        )
-    )
+    found = images.docker("ps", "-q", "--filter", f"label=millrace.call={call_id}")
+    [container] = json.loads(images.docker("inspect", found))
+    images.docker("kill", found)
     host = container["HostConfig"]
     assert host["Memory"] == memory * 1024 * 1024
     assert host["MemorySwap"] == host["Memory"], "swap would be more memory"
@@ -121,4 +116,4 @@ async def test_limits_of_its_container(
     assert host["LogConfig"]["Type"] == "none"
     assert not host["Privileged"]
     assert not [mount for mount in container["Mounts"] if mount["RW"]]
-    await client.ended(call_id)
+    assert (await client.ended(call_id))["code"] == "signal"

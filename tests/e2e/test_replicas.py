@@ -37,7 +37,7 @@ async def test_creation_and_deletion(
     other = client.at(second_api.url)
     image = function_image("exec cat")
     await client.create_app(app)
-    for turn in range(40):
+    for turn in range(20):
         change, call = (client, other) if turn % 2 else (other, client)
         path = await change.deploy(app, "/x", image, type="async")
         assert (await call.post(path)).status == 202, f"turn {turn}: not there yet"
