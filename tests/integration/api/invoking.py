@@ -49,10 +49,10 @@ class EchoRunner:
     async def _run(self) -> None:
         positions = {keys.calls(mode): "0-0" for mode in self.modes}
         while True:
-            await self.working.wait()
             found = await streams.read_streams(self.redis, positions, count=100)
             for stream, entries in found.items():
                 for entry in entries:
+                    await self.working.wait()
                     await self._end(stream, entry)
 
     async def _end(self, stream: str, entry: streams.Entry) -> None:
@@ -63,7 +63,8 @@ class EchoRunner:
         outcome = self.function(head, parcel)
         reply = messages.Reply(head.call_id, outcome, start_ms=1.0, run_ms=2.0)
         command = scripts.end(stream, entry[0], _record(head, outcome), reply, head.reply_to)
-        await self.redis.execute_command(*command)
+        if not await self.redis.execute_command(*command):
+            self.seen.pop()  # somebody else has taken it
 
 
 def _record(head: messages.CallHead, outcome: messages.Outcome) -> messages.Record:

@@ -103,7 +103,8 @@ async def test_a_sync_call_that_waits_is_seen_waiting(api: Api, runner: EchoRunn
     async def listed() -> Any:
         return (await api.json("GET", "/v1/apps/a/calls"))[1]["calls"]
 
-    [seen] = await eventually(listed)  # type: ignore[misc]
+    await eventually(listed)
+    [seen] = await listed()
     assert seen["status"] == "queued"
     runner.working.set()
     assert await calling == 200

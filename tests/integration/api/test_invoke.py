@@ -200,10 +200,9 @@ async def test_a_caller_who_leaves_has_the_call_cancelled(api: Api, redis: strea
         return await redis.xlen(keys.EVENTS)
 
     await eventually(told)
-    [(_, event)], [(_, call)] = (
-        await redis.xrange(keys.EVENTS),
-        await redis.xrange(keys.CALLS_SYNC),
-    )
+    events: Any = await redis.xrange(keys.EVENTS)
+    calls: Any = await redis.xrange(keys.CALLS_SYNC)
+    [(_, event)], [(_, call)] = events, calls
     head = messages.decode(call[b"h"], messages.CallHead)
     assert messages.decode(event[b"m"], messages.Event) == messages.CancelCall(head.call_id)
 
@@ -364,14 +363,16 @@ async def test_stats_count_what_waits_and_what_ended(api: Api, runner: EchoRunne
     async with api.ask("POST", sync) as response:
         assert response.status == 200
     runner.working.clear()
-    runner.modes = ("sync",)
     status, before = await api.json("GET", "/stats")
     assert (status, before) == (200, {"Queue": 0, "Running": 0, "Complete": 1})
     async with api.ask("POST", later) as response:
         assert response.status == 202
 
+    assert (await api.json("GET", "/stats"))[1]["Queue"] == 1
+    runner.working.set()
+
     async def ended() -> bool:
-        runner.working.set()
-        return bool((await api.json("GET", "/stats"))[1]["Complete"] == 2)
+        counts = (await api.json("GET", "/stats"))[1]
+        return bool(counts == {"Queue": 0, "Running": 0, "Complete": 2})
 
     await eventually(ended)
