@@ -241,13 +241,18 @@ class Engine:
         return str(container.id)
 
     async def start(self, container_id: str) -> None:
-        """Start a container; `ImageRefused` if its process cannot be executed."""
+        """Start a container; `ImageRefused` if its process cannot be executed.
+
+        `NotFound` if the namespace it is to join is not there or not alive.
+        """
         with _translated():
             try:
                 await self._docker.containers.container(container_id).start()
             except aiodocker.DockerError as error:
                 if error.status == 400 or _IMAGE_FAULT_WORDS.search(error.message):  # noqa: PLR2004
                     raise ImageRefused(error.message) from error
+                if "cannot join network" in error.message:
+                    raise NotFound(error.message) from error
                 raise
 
     async def kill(self, container_id: str) -> None:

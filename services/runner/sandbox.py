@@ -66,6 +66,17 @@ class _Run:
     started_s: float | None = None
     peak_memory_bytes: int | None = None
 
+    def take(self, stream: int, data: bytes, stdout_max: int) -> bool:
+        """Take a piece of output; False if stdout is over its bound, and then the piece is lost."""
+        if stream == engine.STDERR:
+            self.log.write(data)
+            return True
+        self.stdout_size += len(data)
+        if self.stdout_size > stdout_max:
+            return False
+        self.stdout.append(data)
+        return True
+
     def result(self, ending: runs.Ending) -> runs.Result:
         """Return what is known, with how the run ended."""
         now_s = clock.monotonic_s()
@@ -136,12 +147,14 @@ class ContainerPerCall:
         # A stopped run ends by itself at its next step, and only then is it sure what it has made.
         run.stop.set()
         await asyncio.wait({work})
-        clean = run.namespace_usable and (
-            not run.container_id or await self._removed(run.container_id)
-        )
+        await self._undo(run)
+
+    async def _undo(self, run: _Run) -> None:
+        clean = not run.container_id or await self._removed(run.container_id)
         if run.namespace is not None:
-            back = self._holders.give_back if clean else self._holders.discard
-            await back(run.namespace)
+            usable = clean and run.namespace_usable
+            await (self._holders.give_back if usable else self._holders.discard)(run.namespace)
+        run.container_id, run.namespace, run.namespace_usable = "", None, True
 
     async def _removed(self, container_id: str) -> bool:
         backoff = Backoff(first_s=0.2)
@@ -161,7 +174,13 @@ class ContainerPerCall:
         """Do all of a run, up to its end or to the first step after it was stopped."""
         image = run.job.head.image
         try:
-            return await self._steps(run)
+            try:
+                return await self._steps(run)
+            except engine.NotFound:
+                # Somebody has removed the image or the namespace since we last saw it.
+                await self._undo(run)
+                self._images.forget()
+                return await self._steps(run)
         except images.PullFailed as error:
             return runs.PullFailed(image, error.message)
         except engine.ImageRefused as error:
@@ -197,24 +216,12 @@ class ContainerPerCall:
                 self._starts.release()
 
     async def _create(self, run: _Run) -> None:
-        """Make the container, in a namespace. A namespace or image that has gone is made again."""
         head, parcel = run.job.head, run.job.parcel
-        for again in (True, False):
-            run.namespace = await self._holders.acquire(head.app)
-            ends_ms = environment.ends_at_ms(clock.epoch_ms(), head.timeout_ms, head.deadline_ms)
-            env = environment.assemble(parcel.config_env, parcel.call_env, ends_ms)
-            config = containers.sandbox(head, env, run.namespace, self._limits, self._owner)
-            try:
-                run.container_id = await self._engine.create(config)
-            except engine.NotFound:
-                await self._holders.discard(run.namespace)
-                run.namespace = None
-                self._images.forget()
-                if not again:
-                    raise
-                run.digest = (await self._images.ensure(head.image)).digest
-            else:
-                return
+        run.namespace = await self._holders.acquire(head.app)
+        ends_ms = environment.ends_at_ms(clock.epoch_ms(), head.timeout_ms, head.deadline_ms)
+        env = environment.assemble(parcel.config_env, parcel.call_env, ends_ms)
+        config = containers.sandbox(head, env, run.namespace, self._limits, self._owner)
+        run.container_id = await self._engine.create(config)
 
     async def _start(self, run: _Run) -> None:
         try:
@@ -240,24 +247,12 @@ class ContainerPerCall:
 
     async def _collect(self, run: _Run, attachment: engine.Attachment) -> runs.Ending:
         """Take the output until the process ends, and say how it did."""
-        if not await self._drained(run, attachment):
-            await self._engine.kill(run.container_id)
-            return runs.Overflowed(self._bounds.response)
+        while (piece := await attachment.read()) is not None:
+            if not run.take(*piece, self._bounds.response):
+                await self._kill_reading(run, attachment)
+                return runs.Overflowed(self._bounds.response)
         code = await attachment.exit_code()
         return runs.Exited(code, code == _SIGKILL_CODE and await self._oom_killed(run))
-
-    async def _drained(self, run: _Run, attachment: engine.Attachment) -> bool:
-        """Take output to its end; False if stdout is over its bound."""
-        while (piece := await attachment.read()) is not None:
-            stream, data = piece
-            if stream == engine.STDERR:
-                run.log.write(data)
-                continue
-            run.stdout_size += len(data)
-            if run.stdout_size > self._bounds.response:
-                return False
-            run.stdout.append(data)
-        return True
 
     async def _oom_killed(self, run: _Run) -> bool:
         for wait_s in _OOM_LOOKS_S:
@@ -271,11 +266,25 @@ class ContainerPerCall:
         with suppress(engine.EngineError, TimeoutError):
             async with asyncio.timeout(STOP_GRACE_S / 2):
                 run.peak_memory_bytes = await self._peak(run)
-        await self._engine.kill(run.container_id)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_GRACE_S):
-                await self._drained(run, attachment)
+        await self._kill_reading(run, attachment)
         return runs.Stopped()
+
+    async def _kill_reading(self, run: _Run, attachment: engine.Attachment) -> None:
+        """Kill a container while taking its output, up to its end if that comes soon.
+
+        An engine that cannot get rid of the output does not get as far as the process's end.
+        """
+        reading = asyncio.create_task(self._rest(run, attachment))
+        try:
+            await self._engine.kill(run.container_id)
+            await asyncio.wait({reading}, timeout=STOP_GRACE_S)
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _rest(self, run: _Run, attachment: engine.Attachment) -> None:
+        while (piece := await attachment.read()) is not None:
+            run.take(*piece, self._bounds.response)
 
     async def _sample(self, run: _Run) -> None:
         """Look at a long run's memory now and then."""

@@ -4,7 +4,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 
-import aiodocker
 import pytest
 
 from services.runner import containers, runs
@@ -15,10 +14,12 @@ from tests.integration.runner.conftest import BUSYBOX, NETWORK, Bench, head, she
 
 
 @pytest.fixture
-async def host_server(docker: aiodocker.Docker) -> AsyncIterator[tuple[str, int]]:
+async def host_server(bench: Bench) -> AsyncIterator[tuple[str, int]]:
     """A server of this machine at an address of it, which plays the world."""
-    bridge = await (await docker.networks.get("bridge")).show()
-    address = bridge["IPAM"]["Config"][0]["Gateway"]
+    network = await (await bench.docker.networks.get(NETWORK)).show()
+    address = network["IPAM"]["Config"][0]["Gateway"]
+    # The bridge has its address only while a container is on it.
+    await bench.run("true")
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"hello from the world\n")
