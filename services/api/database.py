@@ -71,7 +71,7 @@ class Database:
         try:
             async with asyncio.timeout(BLOCK_TIMEOUT_S), self._places:
                 pool = self._opened()
-                connection = await pool.acquire()
+                connection = await _acquired(pool)
                 try:
                     yield connection
                 except (*_BROKEN, asyncio.CancelledError):
@@ -103,6 +103,19 @@ class Database:
                 connect_timeout=CONNECT_TIMEOUT_S,
             )
         return self._pool
+
+
+async def _acquired(pool: aiomysql.Pool) -> aiomysql.Connection:
+    """Return a connection of the pool's; if that is cancelled, give it back when it comes.
+
+    The driver would leave a half-made connection open.
+    """
+    coming = asyncio.ensure_future(pool.acquire())
+    try:
+        return await asyncio.shield(coming)
+    except asyncio.CancelledError:
+        coming.add_done_callback(lambda came: came.exception() or pool.release(came.result()))
+        raise
 
 
 def _unavailable(error: Exception) -> Exception:

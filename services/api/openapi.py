@@ -112,7 +112,7 @@ def document(
     spec = APISpec(
         title="Millrace",
         version=version,
-        openapi_version="3.0.3",
+        openapi_version="3.1.0",
         info={"description": "Any container image becomes an HTTP function."},
         servers=[{"url": server}],
         plugins=[MarshmallowPlugin()],
@@ -182,7 +182,7 @@ def _answer(status: int, answer: Answer) -> dict[str, Any]:
         case Problem(words) | CallProblem(words) | Raw(words):
             description = words
         case Nullable(schema):
-            description = f"{_sentence(schema)}; or null."
+            description = f"{_sentence(schema)} Or null."
         case _:
             description = _sentence(answer)
     return {"description": description or HTTPStatus(status).phrase, "content": _content(answer)}
@@ -201,6 +201,6 @@ def _content(answer: Answer) -> dict[str, Any]:
         case CallProblem():
             return {"application/json": {"schema": schemas.CallProblemAnswer}}
         case Nullable(schema):
-            return {"application/json": {"schema": schema(), "nullable": True}}
+            return {"application/json": {"schema": {"oneOf": [schema, {"type": "null"}]}}}
         case _:
             return {"application/json": {"schema": answer}}

@@ -59,20 +59,18 @@ def _is_strings(item: object) -> bool:
     return item is None or (isinstance(item, list) and all(isinstance(one, str) for one in item))
 
 
-_STRINGS: dict[str, object] = {
-    "type": "object",
-    "additionalProperties": {"type": "string", "nullable": True},
-}
-_LISTS: dict[str, object] = {
-    "type": "object",
-    "additionalProperties": {"type": "array", "items": {"type": "string"}, "nullable": True},
-}
+_TEXT_TYPE = ["string", "null"]
+_LIST_TYPE = {"type": ["array", "null"], "items": {"type": "string"}}
+#: By kind: the JSON types as OpenAPI writes them, and the check.
 _KINDS: dict[str, tuple[dict[str, object], Callable[[object], None]]] = {
-    "text": ({"type": "string"}, _check_text),
-    "whole": ({"type": "integer"}, _check_whole),
-    "number": ({"type": "number"}, _check_number),
-    "config": (_STRINGS, _check_config),
-    "headers": (_LISTS, _check_headers),
+    "text": ({"type": _TEXT_TYPE}, _check_text),
+    "whole": ({"type": ["integer", "null"]}, _check_whole),
+    "number": ({"type": ["number", "null"]}, _check_number),
+    "config": (
+        {"type": ["object", "null"], "additionalProperties": {"type": _TEXT_TYPE}},
+        _check_config,
+    ),
+    "headers": ({"type": ["object", "null"], "additionalProperties": _LIST_TYPE}, _check_headers),
 }
 
 
@@ -84,8 +82,7 @@ def _field(kind: str, sentence: str) -> fields.Raw:
     """Return a field that takes JSON of exactly its kind; nothing is made to fit."""
     documented, check = _KINDS[kind]
     return fields.Raw(
-        metadata={**documented, **_says(sentence), "nullable": True},
-        allow_none=True,
+        metadata={**documented, **_says(sentence)},
         validate=check,
     )
 

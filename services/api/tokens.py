@@ -65,7 +65,8 @@ def verify(authorization: str | None, key: str, now_s: float) -> None:
 
 def _bearer(authorization: str | None) -> str:
     text = (authorization or "").strip()
-    return text[7:].strip() if text[:7].lower() == "bearer " else text
+    scheme, _, rest = text.partition(" ")
+    return rest.strip() if scheme.lower() == "bearer" else text
 
 
 def _claims(payload: bytes) -> dict[str, Any]:

@@ -18,7 +18,11 @@ Replica = Callable[..., Awaitable[Client]]
 
 
 @pytest.fixture
-async def replica(redis: streams.Redis, redis_server: str, database: str) -> AsyncIterator[Replica]:
+async def replica(
+    redis: streams.Redis,  # noqa: ARG001 (it empties Redis)
+    redis_server: str,
+    database: str,
+) -> AsyncIterator[Replica]:
     """Start replicas on the same empty stores; they end with the test."""
     clients: list[Client] = []
 

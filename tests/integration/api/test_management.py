@@ -153,8 +153,10 @@ WRONG: list[tuple[str, str, object, str]] = [
         "POST",
         "/v1/apps/a/routes",
         {"route": {"path": "x", "timeout": -1}},
-        "validation failure list:\nvalidation failure list:\n"
-        "Missing route Image\nInvalid Path format\nNegative timeout",
+        (
+            "validation failure list:\nvalidation failure list:\n"
+            "Missing route Image\nInvalid Path format\nNegative timeout"
+        ),
     ),
     (
         "POST",
@@ -310,7 +312,8 @@ async def test_concurrent_changes_do_not_lose_each_other(replica: Replica) -> No
 
 async def test_a_change_with_no_effect_is_200(client: Client) -> None:
     await ask(client, "POST", "/v1/apps/myapp/routes", HELLO)
-    for body in ({"route": {}}, {"route": {"timeout": 30}}):
+    bodies: list[Any] = [{"route": {}}, {"route": {"timeout": 30}}]
+    for body in bodies:
         path = "/v1/apps/myapp/routes/hello"
         assert (await ask(client, "PATCH", path, body))[0] == 200
     assert (await ask(client, "PATCH", "/v1/apps/myapp", {"app": {}}))[0] == 200

@@ -1,0 +1,134 @@
+"""Are bodies read as leniently as the guide needs, checked by the rules, and merged right?"""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.api import cursors, jsontext, merging, paths, reading, schemas, validation
+from services.api.models import App, Route
+from services.api.problems import BadRequest
+
+LEAVES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8)
+NESTED = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+FILLED = st.lists(NESTED, min_size=1, max_size=3) | st.dictionaries(
+    st.text(max_size=4), NESTED, min_size=1, max_size=3
+)
+
+
+@given(NESTED)
+def test_json_is_read_as_it_is(value: object) -> None:
+    assert jsontext.parse(json.dumps(value).encode()) == value
+
+
+@given(FILLED)
+def test_one_comma_too_many_is_forgiven(value: object) -> None:
+    text = json.dumps(value)
+    assert jsontext.parse(f"{text[:-1]} , {text[-1]} and more".encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        (b"", "line 1 column 1"),
+        (b"[1,,]", "line 1 column 5"),
+        (b"[,]", "line 1 column 2"),
+        (b'{\n  "a",}', "line 2 column 7"),
+        (b'{"a": "x,]}', "line 1 column 7"),
+        (b'["NaN", NaN]', "line 1 column 9"),
+        (b'{"a": "\xff"}', "line 1 column 8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"1" * 5000, "a number is too long"),
+    ],
+)
+def test_other_text_is_refused_with_its_place(text: bytes, where: str) -> None:
+    with pytest.raises(BadRequest, match=r"^Invalid JSON: ") as refused:
+        jsontext.parse(text)
+    assert where in refused.value.message
+
+
+def test_half_a_surrogate_pair_is_replaced() -> None:
+    assert jsontext.parse(b'{"\\ud800": ["\\ud83d\\ude00"]}') == {"\ufffd": ["\U0001f600"]}
+
+
+def test_wrong_types_are_named_with_the_fix() -> None:
+    body = {"memory": "128", "cpus": True, "headers": {"A": "x"}, "config": {"N": 1}, "type": 1}
+    with pytest.raises(BadRequest) as refused:
+        reading.sent(
+            json.dumps({"route": body}).encode(), "route", schemas.RouteFields(), "Missing"
+        )
+    assert set(refused.value.message.removeprefix("Invalid JSON: ").split("; ")) == {
+        "route.memory must be a whole number, without quotes: write 1",
+        "route.cpus must be a number, without quotes: write 0.5",
+        'route.headers.A must be a list of strings: write ["x"]',
+        'route.config.N must be a string: write "1"',
+        'route.type must be a string: write "1"',
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "failure"),
+    [
+        ({"path": "/%zz"}, "Path malformed"),
+        ({"path": "/a?b"}, "Path malformed"),
+        ({"path": "/%3Aa"}, "Dynamic URL is not allowed"),
+        ({"memory": 5}, "Invalid route Memory: from 6 to 1048576 MB"),
+        ({"timeout": 10**12}, "Invalid route timeout: from 1 to 86400 seconds"),
+        ({"cpus": float("inf")}, "Invalid route CPUs: from 0.01 to 1024.0 cores"),
+        ({"format": "json"}, "Invalid route Format"),
+        ({"headers": {"A": ["x\r\nB: y"]}}, "Invalid route Headers: A has a line break"),
+        ({"headers": {"a b": ["x"]}}, "Invalid route Headers: 'a b' is no header name"),
+        ({"headers": {"Content-Length": ["1"]}}, "is decided by the platform"),
+        ({"image": "i" * 257}, "Invalid route Image: at most 256 characters"),
+    ],
+)
+def test_routes_that_break_rules(fields: dict[str, Any], failure: str) -> None:
+    with pytest.raises(validation.Invalid, match=r"^validation failure list:") as refused:
+        validation.check_new_route("myapp", {"path": "/a", "image": "i", **fields})
+    assert failure in refused.value.message
+
+
+@pytest.mark.parametrize("config", [{"": "1"}, {"A=B": "1"}, {"A": "\0"}, {"A": "x" * 2**18}])
+def test_config_that_is_no_environment(config: dict[str, str]) -> None:
+    with pytest.raises(validation.Invalid, match="Invalid app config"):
+        validation.check_app(App("myapp", config))
+    with pytest.raises(validation.Invalid, match="Invalid route config"):
+        validation.check_route(Route("myapp", "/a", "i", config=config))
+
+
+def test_a_patch_leaves_what_it_does_not_say() -> None:
+    route = Route("a", "/b", "i", timeout=5, config={"A": "1"}, headers={"x-a": ["1"]})
+    assert merging.patched_route(route, {"timeout": 0, "image": "", "config": {}}) == route
+    patched = merging.patched_route(route, {"headers": {"X-A": ["2"], "x-new": ["3"]}})
+    assert patched.headers == {"x-a": ["1", "2"], "X-New": ["3"]}
+    assert merging.patched_route(patched, {"headers": {"X-a": []}}).headers == {"X-New": ["3"]}
+
+
+@given(st.text())
+def test_a_clean_path_stays_clean(path: str) -> None:
+    cleaned = paths.clean(path)
+    assert cleaned.startswith("/")
+    assert "//" not in cleaned
+    assert paths.clean(cleaned) == cleaned
+
+
+@given(st.text(), st.integers())
+def test_cursors_come_back(text: str, number: int) -> None:
+    encoded = cursors.encode(text.encode(errors="replace").decode(), number)
+    assert cursors.decode(encoded, str, int)[1] == number
+
+
+@given(st.text())
+def test_no_text_breaks_a_cursor(text: str) -> None:
+    try:
+        cursors.decode(text, str)
+    except BadRequest as error:
+        assert error.message.startswith("cursor must be")  # noqa: PT017 (both ends are fine)
