@@ -111,9 +111,9 @@ async def invoke(request: web.Request) -> web.Response:
 
 
 async def _perform(request: web.Request, call_id: str, visit: _Visit) -> answers.Answer:
-    begun_s = clock.monotonic_s()
     found = await visit.find()
     caller = _caller(request, await read_body(request, request.app[REQUEST_MAX_BYTES]))
+    begun_s = clock.monotonic_s()
     performed = await request.app[GATEWAY].call(call_id, found, caller, visit.find)
     return _answer(call_id, performed, visit, clock.monotonic_s() - begun_s)
 

@@ -1,7 +1,6 @@
 """What do tests of invocation share? An api replica on real stores, and a fake of the far side."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from aiohttp import web
 
 from services.api.app import build_app
 from services.api.settings import Settings
-from shared import clock, keys, messages, scripts, streams
+from shared import clock, keys, messages, scripts, streams, tasks
 
 #: What a fake function answers to a call.
 Function = Callable[[messages.CallHead, messages.Parcel], messages.Outcome]
@@ -42,9 +41,7 @@ class EchoRunner:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await tasks.end(self._task)
 
     async def _run(self) -> None:
         positions = {keys.calls(mode): "0-0" for mode in self.modes}

@@ -14,7 +14,7 @@ from services.api.progress import merge
 from services.api.recorder import Recorder
 from services.api.records import Filter, Records
 from services.api.retention import DAY_MS, Retention
-from shared import clock, ids, keys, messages, streams
+from shared import clock, ids, keys, messages, streams, tasks
 from shared.errors import Unavailable
 from tests.conftest import eventually
 
@@ -69,8 +69,7 @@ class Running:
         self._task = asyncio.create_task(self._recorder.run())
 
     async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await tasks.end(self._task)
 
 
 async def nothing_left(redis: streams.Redis) -> None:
