@@ -57,6 +57,8 @@ class Rebuilt(_Fact, frozen=True):
 
     heartbeats: tuple[messages.Heartbeat, ...]
     held: tuple[Held, ...]
+    #: Calls whose callers left while no scheduler may have listened.
+    left: tuple[str, ...] = ()
 
 
 class CallsArrived(_Fact, frozen=True):

@@ -4,7 +4,8 @@ In this order, so that nothing falls between:
 
 1. The reign's number is raised before (`Lease.begin_reign`): from then on, no assignment of an
    earlier reign is performed.
-2. The last id of `events` is taken. What is reported after it will be read.
+2. `events` is read to its last id, for callers who left while nobody listened (a cancel may be
+   forwarded twice so). What is reported after that id will be read.
 3. The runners and what each one's stream holds are read. A call that ends after step 2 may be
    found here, and its `ExecutionFinished` comes later and releases it. One that ended before is
    not here.
@@ -30,8 +31,7 @@ log = structlog.get_logger()
 
 async def rebuild(redis: Redis, intake: Intake) -> tuple[events.Rebuilt, str]:
     """Return what is known of runners and their calls, and from which event on to read."""
-    last: Any = await redis.xrevrange(keys.EVENTS, count=1)
-    last_id = last[0][0].decode() if last else "0-0"
+    last_id, left = await _missed(redis, intake)
     known: Any = await redis.hgetall(keys.RUNNERS)
     heartbeats = [_heartbeat(runner_id.decode(), raw) for runner_id, raw in sorted(known.items())]
     held: list[events.Held] = []
@@ -42,7 +42,17 @@ async def rebuild(redis: Redis, intake: Intake) -> tuple[events.Rebuilt, str]:
             if head is not None:
                 held.append(events.Held(heartbeat.runner_id, head))
     log.info("rebuilt", runners=len(heartbeats), assigned=len(held), events_after=last_id)
-    return events.Rebuilt(tuple(heartbeats), tuple(held)), last_id
+    return events.Rebuilt(tuple(heartbeats), tuple(held), left), last_id
+
+
+async def _missed(redis: Redis, intake: Intake) -> tuple[str, tuple[str, ...]]:
+    """Return the last id of `events`, and the calls whose callers left before it."""
+    last_id = "0-0"
+    left: list[str] = []
+    async for entry in pages.entries(redis, keys.EVENTS):
+        last_id = entry[0].decode()
+        left += [r.call_id for r in intake.reports([entry]) if isinstance(r, messages.CancelCall)]
+    return last_id, tuple(left)
 
 
 def _heartbeat(runner_id: str, raw: bytes) -> messages.Heartbeat:

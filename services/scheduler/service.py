@@ -5,7 +5,7 @@ took over), the reign ends and a new one begins by rebuilding the state.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from services.scheduler.lease import RENEW_S, TRY_S, Lease, LeaseLost
 from services.scheduler.reclaim import Reclaimer
 from services.scheduler.settings import Settings
 from services.scheduler.state import State
-from shared import clock, keys, messages, scripts, streams
+from shared import clock, keys, messages, scripts, streams, tasks
 from shared.errors import Unavailable
 from shared.streams import Backoff, Outbox, Redis
 
@@ -66,7 +66,7 @@ class Reign:
         self._in_flight: set[asyncio.Future[Any]] = set()
         self._landed = asyncio.Event()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._deeds: dict[type, Callable[[Any], None]] = {
             events.AssignCall: self._assign,
             events.RefuseCall: self._refuse,
@@ -79,36 +79,50 @@ class Reign:
         }
 
     async def run(self) -> None:
-        """Reign until something fails: raises what did, in an exception group."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            group.create_task(self._renew(), name="renew")
-            group.create_task(self._fail(), name="fail")
+        """Reign until something fails: raises what did.
+
+        No task group: that asks its tasks to end only once, and the Redis client may lose it.
+        """
+        try:
+            self._start(self._renew(), "renew")
             rebuilt, last_id = await rebuild.rebuild(self._redis, self._intake)
             self._positions[keys.EVENTS] = last_id
             self._inbox.put_nowait(rebuilt)
             self._caught_up_s = clock.monotonic_s()
             metrics.LEADER.set(1)
             metrics.REIGNS.inc()
-            for task in (self._decide, self._read, self._tick):
-                group.create_task(task(), name=task.__name__.strip("_"))
+            self._start(self._decide(), "decide")
+            self._start(self._read(), "read")
+            self._start(self._tick(), "tick")
+            await self._failed
+        finally:
+            await tasks.end(*self._tasks)
 
     async def settle(self) -> None:
         """Wait a little for commands on their way, so that a successor finds them done."""
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=SETTLE_S)
-        self._failed.cancel()
+        if not self._failed.cancel() and not self._failed.cancelled():
+            self._failed.exception()  # looked at, if nobody has: it may be one of several
 
     # -- tasks
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Start a task of the reign, which ends when one of them fails."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._end_with(error)
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_S)
             await self._lease.renew()
-
-    async def _fail(self) -> None:
-        """End the reign when a command's outcome says so."""
-        await self._failed
 
     async def _read(self) -> None:
         while True:
@@ -247,10 +261,6 @@ class Reign:
 
     # -- longer deeds, each a task of the reign
 
-    def _start(self, deed: Any, name: str) -> None:  # noqa: ANN401 (any coroutine)
-        assert self._group is not None  # noqa: S101 (commands come only while it reigns)
-        self._group.create_task(deed, name=name)
-
     def _reclaim(self, command: events.ReclaimRunner) -> None:
         log.warning("runner_leaves", runner_id=command.runner_id)
         self._start(self._do_reclaim(command.runner_id), f"reclaim {command.runner_id}")
@@ -315,8 +325,8 @@ class Service:
                         await asyncio.sleep(TRY_S)
                         continue
                     await self._reign()
-                except* (RedisError, OSError, Unavailable, LeaseLost) as errors:
-                    log.warning("reign_ended", why=[str(e) or repr(e) for e in errors.exceptions])
+                except (RedisError, OSError, Unavailable, LeaseLost) as error:
+                    log.warning("reign_ended", why=str(error) or repr(error))
                 if clock.monotonic_s() - began_s > GOOD_REIGN_S:
                     backoff.reset()
                 await backoff.wait()

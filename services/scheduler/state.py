@@ -117,6 +117,8 @@ class State:
             self._recover(held)
         for engine_id in {heartbeat.engine_id for heartbeat in event.heartbeats}:
             self._look_at(engine_id)
+        for call_id in event.left:
+            self._caller_left(messages.CancelCall(call_id))
 
     def _recover(self, held: events.Held) -> None:
         runner = self.fleet.get(held.runner_id)

@@ -290,6 +290,14 @@ def test_a_new_reign_takes_over_what_runners_hold(given: Driver) -> None:
     assert assigned(given(finished("b"))) == [("c", "r1")]
 
 
+def test_a_new_reign_heeds_callers_who_left_before_it(given: Driver) -> None:
+    held = (events.Held("r1", head("a")),)
+    commands = given(events.Rebuilt((heartbeat("r1"),), held, ("a", "b")))
+    assert commands == [events.ForwardCancel("r1", "a")]
+    late = call("b")
+    assert given(arrive(late)) == [events.CancelWaiting(late)]
+
+
 def test_a_call_found_with_its_runner_and_then_waiting_waits(given: Driver) -> None:
     given(events.Rebuilt((heartbeat("r1"),), (events.Held("r1", head("a")),)))
     assert assigned(given(arrive(call("a")))) == [("a", "r1")]
