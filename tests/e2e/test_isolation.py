@@ -105,7 +105,7 @@ async def test_limits_of_its_container(
     path = await client.deploy(app, "/x", function_image(script), memory=memory, type="async")
     call_id = (await client.post(path)).json()["call_id"]
     await world.hit("/begun")
-    found = images.docker("ps", "-q", "--filter", f"label=millrace.call={call_id}")
+    found = images.docker("ps", "-aq", "--filter", f"label=millrace.call={call_id}")
     [container] = json.loads(images.docker("inspect", found))
     images.docker("kill", found)
     host = container["HostConfig"]
