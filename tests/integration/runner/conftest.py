@@ -1,6 +1,7 @@
 """What do the runner's integration tests share? A real engine, a few images, and a sandbox."""
 
 import asyncio
+import hashlib
 import io
 import json
 import os
@@ -51,9 +52,14 @@ async def build(docker: aiodocker.Docker, name: str, *instructions: str) -> str:
     return name
 
 
+def digest(text: str) -> str:
+    """Return a tag for an image made from a text: the same text, the same image."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 async def shell(docker: aiodocker.Docker, script: str) -> str:
     """Make an image whose command is a shell script; its name says which."""
-    name = f"millrace-test/sh:{abs(hash(script)):x}"
+    name = f"millrace-test/sh:{digest(script)}"
     return await build(docker, name, "ENTRYPOINT " + json.dumps(["/bin/sh", "-c", script]))
 
 

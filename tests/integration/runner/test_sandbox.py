@@ -10,7 +10,7 @@ import pytest
 from services.runner import engine, outcome, runs, sandbox
 from shared import clock, messages
 from tests.conftest import eventually
-from tests.integration.runner.conftest import BUSYBOX, Bench, build, head, shell
+from tests.integration.runner.conftest import BUSYBOX, Bench, build, digest, head, shell
 
 MIB = 1024 * 1024
 #: No capability at all.
@@ -194,7 +194,7 @@ async def test_an_image_that_is_nowhere(bench: Bench) -> None:
 async def test_an_image_nothing_can_be_started_from(
     bench: Bench, instructions: tuple[str, ...]
 ) -> None:
-    name = f"millrace-test/bad:{abs(hash(instructions)):x}"
+    name = f"millrace-test/bad:{digest(repr(instructions))}"
     image = await build(bench.docker, name, *instructions)
     assert code_of(await bench.run_image(image)) == "image_invalid"
     assert await bench.containers() == []
