@@ -48,6 +48,7 @@ def connect(url: str) -> Redis:
         socket_timeout=BLOCK_MS / 1000 + WRITE_TIMEOUT_S,
         health_check_interval=30,
         max_connections=64,
+        driver_info=None,  # each connection would look its version up in files, in the event loop
     )
 
 

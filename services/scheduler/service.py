@@ -21,7 +21,7 @@ from services.scheduler.settings import Settings
 from services.scheduler.state import State
 from shared import clock, keys, messages, scripts, streams, tasks
 from shared.errors import Unavailable
-from shared.streams import Backoff, Outbox, Redis
+from shared.streams import Backoff, Entry, Outbox, Redis
 
 log = structlog.get_logger()
 
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 READ_COUNT = 512
 #: Seconds between two ticks; a deadline is noticed at most so late.
 TICK_S = 0.25
-#: Seconds since the last complete read, up to which the state counts as caught up.
+#: Seconds since the last read, up to which the state counts as caught up.
 CAUGHT_UP_S = 2.0
 #: Seconds between two updates of gauges and trims of `events`.
 SHOW_S = 1.0
@@ -134,17 +134,28 @@ class Reign:
                 del wanted[keys.CALLS_ASYNC]
             found = await streams.read_streams(self._redis, wanted, count=READ_COUNT)
             self._positions.update(wanted)
-            # Calls first: whoever cancels a call has sent it before.
+            # Reports first, and all of them. The race: a runner that hands a call back reports its
+            # capacity free before it does. Read after the call, which may have been assigned again
+            # by then, that report would free the new reservation.
+            for report in await self._all_reports(found.get(keys.EVENTS, [])):
+                self._inbox.put_nowait(report)
+            self._caught_up_s = clock.monotonic_s()
             for stream in (keys.CALLS_SYNC, keys.CALLS_ASYNC):
                 calls = self._intake.calls(stream, found.get(stream, ()))
                 if calls:
                     self._inbox.put_nowait(events.CallsArrived(calls))
-            reports = found.get(keys.EVENTS, [])
-            for report in self._intake.reports(reports):
-                self._inbox.put_nowait(report)
-            if len(reports) < READ_COUNT:
-                self._caught_up_s = clock.monotonic_s()
             await self._inbox.join()
+
+    async def _all_reports(self, first: list[Entry]) -> list[messages.Event]:
+        """Return what `first` and the entries of `events` after it say, up to the present."""
+        reports, page = self._intake.reports(first), first
+        while len(page) == READ_COUNT:
+            start = pages.after(page[-1][0]).decode()
+            page = await pages.page(self._redis, keys.EVENTS, start, READ_COUNT)
+            reports += self._intake.reports(page)
+            if page:
+                self._positions[keys.EVENTS] = page[-1][0].decode()
+        return reports
 
     async def _tick(self) -> None:
         trimmed_s = 0.0
