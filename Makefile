@@ -40,7 +40,7 @@ check: venv ## Check format, lint, types, and run the unit tests
 	@.venv/bin/python -m pytest tests/unit
 
 bench: venv up ## Measure calls beside `docker run` of the same image
-	@API_URL=http://127.0.0.1:$(or $(API_PORT),8080) .venv/bin/python -m tests.bench
+	@API_URL=http://127.0.0.1:$$(deploy/compose port api 8080 | sed 's/.*://') .venv/bin/python -m tests.bench
 
 images: ## Get the container images: pulled, or built where no registry answers
 	@deploy/engine
