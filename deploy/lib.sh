@@ -24,7 +24,10 @@ last_words() {
     local line
     line=$(grep -iE '(^|[^a-z])(error|failed|denied|cannot|no space|unable|e:)' "$1" | tail -n 1 || true)
     line=${line:-$(grep -v '^[[:space:]]*$' "$1" | tail -n 1 || true)}
-    echo "${line:0:240}"
+    if ((${#line} > 240)); then
+        line="${line:0:80} ... ${line: -155}"
+    fi
+    echo "$line"
 }
 
 # logged NAME WHAT COMMAND...: run COMMAND with its output in a log; a failure ends the script
