@@ -27,9 +27,12 @@ async def healthz(_: web.Request) -> web.Response:
 
 
 async def metrics(_: web.Request) -> web.Response:
-    """Answer Prometheus' text format with all metrics of this process."""
+    """Answer Prometheus' text format with all metrics of this process.
+
+    Made in a thread: it takes a while, and reads files of the system.
+    """
     return web.Response(
-        body=prometheus_client.generate_latest(),
+        body=await asyncio.to_thread(prometheus_client.generate_latest),
         headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST},
     )
 

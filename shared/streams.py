@@ -116,6 +116,10 @@ class Outbox:
             answers = [
                 Unavailable(f"Redis does not answer: {error or type(error).__name__}")
             ] * len(batch)
+        except Exception as error:
+            # Whatever it is: the senders are told, and the queue goes on.
+            log.exception("outbox_failed")
+            answers = [error] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue

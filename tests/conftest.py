@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import aiomysql
 import pytest
 import redis as redis_sync
+from blockbuster import blockbuster_ctx
 from testcontainers.core.container import DockerContainer
 
 from shared import clock, streams, urls
@@ -19,6 +20,13 @@ os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 MYSQL_IMAGE = os.environ.get("MYSQL_IMAGE", "millrace/mysql:local")
 REDIS_IMAGE = os.environ.get("REDIS_IMAGE", "millrace/redis:local")
 START_TIMEOUT_S = 120
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking_calls() -> Iterator[None]:
+    """Fail a test in which our own code blocks the event loop."""
+    with blockbuster_ctx(["services", "shared"]):
+        yield
 
 
 async def eventually(condition: Callable[[], Awaitable[object]], timeout_s: float = 10) -> object:
