@@ -24,6 +24,8 @@ from tests.e2e.client import Client
 from tests.e2e.images import function_image
 
 KEPT_IN = Path(__file__).parents[2] / ".cache" / "bench"
+#: When to give up, in seconds.
+LONGEST_S = 900
 _started_s = clock.monotonic_s()
 
 
@@ -58,7 +60,8 @@ async def measure(client: Client) -> None:
     async with deployed(client, image, "sync") as (_, path):
         tell("cold calls, beside docker run of the same image")
         pairs = await cold.measure(client, path, image, tell)
-    async with deployed(client, image, "async") as (app, path):
+    sleeper = function_image(f"exec sleep {waiting.SLEEP_S}")
+    async with deployed(client, sleeper, "async") as (app, path):
         accepting = await waiting.measure_accepting(client, app, path, tell)
     async with deployed(client, image, "async") as (app, path):
         finishing = await waiting.measure_finishing(client, app, path, tell)
@@ -76,7 +79,8 @@ async def main() -> None:
     timeout = aiohttp.ClientTimeout(total=120)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-        await measure(Client(session, os.environ.get("API_URL") or "http://127.0.0.1:8080"))
+        async with asyncio.timeout(LONGEST_S):
+            await measure(Client(session, os.environ.get("API_URL") or "http://127.0.0.1:8080"))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from tests.e2e.load import CALLERS, accept, resident_bytes, work_off
 ACCEPTED = 5_000
 FINISHED = 300
 FINISH_WITHIN_S = 300
+#: Longer than accepting takes.
+SLEEP_S = 20
 
 Progress = Callable[[str], None]
 
@@ -45,9 +47,24 @@ def told(accepting: Accepting, finishing: Finishing) -> str:
     )
 
 
+async def settled(client: Client) -> dict[str, int]:
+    """Return the platform's counts once they have stood still for a second."""
+    while True:
+        before = (await client.get("/stats")).json()
+        await asyncio.sleep(1)
+        after: dict[str, int] = (await client.get("/stats")).json()
+        if before == after:
+            return after
+
+
 async def measure_accepting(client: Client, app: str, path: str, tell: Progress) -> Accepting:
-    """Have many calls accepted, then take back those that still wait."""
+    """Have many calls accepted, then take back those that still wait.
+
+    The function sleeps for `SLEEP_S`: as many as there is room for run, and sleep, and all
+    others wait, so that what is measured is accepting and waiting alone.
+    """
     await accept(client, path, CALLERS)
+    await settled(client)
     before = await resident_bytes(client)
     started_s = clock.monotonic_s()
     await accept(client, path, ACCEPTED)
@@ -55,6 +72,8 @@ async def measure_accepting(client: Client, app: str, path: str, tell: Progress)
     after = await resident_bytes(client)
     tell(f"async calls: {ACCEPTED} accepted; taking back those that still wait")
     await work_off(client, app, ACCEPTED + CALLERS)
+    while (await settled(client))["Running"]:
+        tell("async calls: waiting for the last of them")
     return Accepting(ACCEPTED, took_s, before, after)
 
 
