@@ -7,12 +7,12 @@ RUNNERS ?=
 export RUNNERS
 
 help: ## Say what there is to make
-	@echo "make up      from nothing to a function that answers over HTTP; may be run at any time"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / && $$1 !~ /^(help|up)$$/ {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / && $$1 != "help" {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: API_PORT=8080  RUNNERS=1  IMAGES=auto|pull|build  (make up API_PORT=9000)"
+	@echo "API_PORT and the settings of the services may also stand in deploy/.env, as lines NAME=value"
 
-up:
+up: ## From nothing to a function that answers over HTTP; run it at any time
 	@deploy/up
 
 down: ## Stop everything; data stay
