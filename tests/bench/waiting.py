@@ -72,8 +72,9 @@ async def measure_accepting(client: Client, app: str, path: str, tell: Progress)
     after = await resident_bytes(client)
     tell(f"async calls: {ACCEPTED} accepted; taking back those that still wait")
     await work_off(client, app, ACCEPTED + CALLERS)
+    tell("async calls: waiting for the last of them")
     while (await settled(client))["Running"]:
-        tell("async calls: waiting for the last of them")
+        pass
     return Accepting(ACCEPTED, took_s, before, after)
 
 
