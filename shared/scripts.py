@@ -14,6 +14,10 @@ PARCEL_INLINE_MAX_BYTES = 32 * 1024
 Command = tuple[str | bytes | int, ...]
 
 STALE, FULL = b"stale", b"full"
+#: A script that begins so also works when Redis is out of memory: it takes away more than it
+#: adds, and without it a full Redis could never be emptied.
+_FREES = "#!lua flags=allow-oom"
+
 GONE, LOST, FENCED = b"gone", b"lost", b"fenced"
 
 _ENQUEUE = """
@@ -57,7 +61,9 @@ def enqueue(
     return ("EVAL", _ENQUEUE, len(names), *names, *arguments)
 
 
-_ASSIGN = """
+_ASSIGN = (
+    _FREES
+    + """
 if tonumber(redis.call('GET', KEYS[3]) or '0') > tonumber(ARGV[3]) then return 'fenced' end
 if redis.call('EXISTS', KEYS[2]) == 0 then return 'lost' end
 local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
@@ -67,6 +73,7 @@ local entry = {'k', 'assign', 'a', ARGV[2]}
 for _, part in ipairs(found[1][2]) do entry[#entry + 1] = part end
 return redis.call('XADD', KEYS[2], '*', unpack(entry))
 """
+)
 
 
 def assign(
@@ -83,7 +90,9 @@ def assign(
     return ("EVAL", _ASSIGN, len(names), *names, *arguments)
 
 
-_END = """
+_END = (
+    _FREES
+    + """
 if ARGV[1] ~= '' and redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
 if ARGV[2] ~= '' then redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', 'm', ARGV[2]) end
 redis.call('XADD', KEYS[3], '*', 'm', ARGV[3])
@@ -91,6 +100,7 @@ redis.call('UNLINK', KEYS[4])
 redis.call('INCR', KEYS[5])
 return 1
 """
+)
 
 
 def end(
@@ -116,7 +126,9 @@ def end(
     return ("EVAL", _END, len(names), *names, entry_id, sent, messages.encode(record))
 
 
-_MOVE_BACK = """
+_MOVE_BACK = (
+    _FREES
+    + """
 local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
 if #found == 0 then return 0 end
 redis.call('XDEL', KEYS[1], ARGV[1])
@@ -128,6 +140,7 @@ end
 redis.call('XADD', KEYS[2], '*', unpack(entry))
 return 1
 """
+)
 
 
 def move_back(runner_id: str, entry_id: bytes, head: messages.CallHead) -> Command:
@@ -186,7 +199,9 @@ def reserve_task(due_ms: int) -> Command:
     return ("EVAL", _RESERVE_TASK, len(names), *names, due_ms)
 
 
-_RETURN_DUE_TASKS = """
+_RETURN_DUE_TASKS = (
+    _FREES
+    + """
 local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
 for _, id in ipairs(due) do
   local head = redis.call('HGET', KEYS[2], id)
@@ -198,6 +213,7 @@ for _, id in ipairs(due) do
 end
 return #due
 """
+)
 
 
 def return_due_tasks(now_ms: int, at_most: int) -> Command:
@@ -206,7 +222,9 @@ def return_due_tasks(now_ms: int, at_most: int) -> Command:
     return ("EVAL", _RETURN_DUE_TASKS, len(names), *names, now_ms, at_most)
 
 
-_END_TASK = """
+_END_TASK = (
+    _FREES
+    + """
 if redis.call('ZREM', KEYS[2], ARGV[1]) == 0 then return 0 end
 redis.call('HDEL', KEYS[1], ARGV[1], ARGV[1] .. ':p')
 redis.call('XADD', KEYS[3], '*', 'm', ARGV[2])
@@ -214,6 +232,7 @@ redis.call('UNLINK', KEYS[4])
 redis.call('INCR', KEYS[5])
 return 1
 """
+)
 
 
 def end_task(record: messages.Record) -> Command:
@@ -252,7 +271,8 @@ def drop_dead_consumers(stream: str, group: str, idle_ms: int) -> Command:
 
 
 _MOVE_BACK_UNREAD = (
-    """
+    _FREES
+    + """
 local function parts(id) return string.match(id, '^(%d+)-(%d+)$') end
 local ms, counter = parts(ARGV[1])
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
@@ -265,7 +285,7 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   if newer >= 0 then return 'read' end
 end
 """
-    + _MOVE_BACK
+    + _MOVE_BACK.removeprefix(_FREES)
 )
 
 READ = b"read"
@@ -297,3 +317,26 @@ def drop_runner(runner_id: str) -> Command:
     """
     names = (keys.runner(runner_id), keys.RUNNERS)
     return ("EVAL", _DROP_RUNNER, len(names), *names, runner_id)
+
+
+#: About how many events are kept: all runners' heartbeats of some minutes.
+_EVENTS_MAX = 10_000
+
+_TELL = (
+    _FREES
+    + """
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', 'm', ARGV[1])
+if ARGV[3] ~= '' then redis.call('HSET', KEYS[2], ARGV[3], ARGV[1]) end
+return 1
+"""
+)
+
+
+def tell(event: messages.Event) -> Command:
+    """runner: tell the scheduler something; a heartbeat is also kept for whoever looks.
+
+    Works in a Redis out of memory too: runners that fell silent would be thought lost.
+    """
+    beating = event.runner_id if isinstance(event, messages.Heartbeat) else ""
+    raw = messages.encode(event)
+    return ("EVAL", _TELL, 2, keys.EVENTS, keys.RUNNERS, raw, _EVENTS_MAX, beating)

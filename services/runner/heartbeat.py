@@ -3,12 +3,9 @@
 from collections.abc import Iterable
 
 from services.runner.engine import EngineInfo
-from shared import keys, messages
-from shared.scripts import Command
+from shared import messages
 
 BEAT_S = 1.0
-#: About how many events are kept: all runners' heartbeats of some minutes.
-_EVENTS_MAX = 10_000
 #: Of more images than this only the first are told, so that a heartbeat stays small.
 IMAGES_MAX = 256
 _RESERVED_SHARE = 0.1
@@ -62,14 +59,3 @@ def build(
         images=images,
         running=running,
     )
-
-
-def commands(beat: messages.Heartbeat) -> list[Command]:
-    """Return what makes a heartbeat known: to who looks, and to who listens."""
-    return [("HSET", keys.RUNNERS, beat.runner_id, messages.encode(beat)), event(beat)]
-
-
-def event(sent: messages.Event) -> Command:
-    """Return the command that tells the scheduler something."""
-    raw = messages.encode(sent)
-    return ("XADD", keys.EVENTS, "MAXLEN", "~", _EVENTS_MAX, "*", "m", raw)

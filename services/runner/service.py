@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from redis.exceptions import RedisError
 
-from services.runner import heartbeat, metrics, runs, state
+from services.runner import metrics, runs, state
 from services.runner.delivery import Delivery
 from services.runner.entries import decode
 from services.runner.settings import Settings
@@ -75,7 +75,7 @@ class Runner:
             async with asyncio.timeout(_FAREWELL_S):
                 await self._settled()
                 gone = messages.RunnerGone(self._id)
-                await self._delivery.deliver(heartbeat.event(gone))
+                await self._delivery.deliver(scripts.tell(gone))
         except TimeoutError:
             log.warning("farewell_unsent")
         for task in self._tasks:
@@ -268,7 +268,7 @@ class Runner:
         await self._delivery.deliver(*commands)
 
     def _freed(self, call_id: str) -> scripts.Command:
-        return heartbeat.event(messages.ExecutionFinished(self._id, call_id))
+        return scripts.tell(messages.ExecutionFinished(self._id, call_id))
 
     def _acknowledgement(self, entry_id: bytes) -> scripts.Command:
         """Return what takes a deleted entry off the list of delivered ones as well."""

@@ -11,7 +11,7 @@ from services.runner import engine, heartbeat, janitor, metrics, state
 from services.runner.service import Runner
 from services.runner.settings import Settings
 from services.runner.world import World
-from shared import clock, keys, messages, streams
+from shared import clock, keys, messages, scripts, streams
 from shared.errors import Unavailable, Undecodable
 from shared.metrics import UNDECODABLE
 
@@ -72,7 +72,7 @@ class Upkeep:
             now_ms=now_ms,
         )
         try:
-            await asyncio.gather(*map(self._world.outbox.send, heartbeat.commands(sent)))
+            await self._world.outbox.send(scripts.tell(sent))
         except Unavailable as error:
             # The next one is due in a second.
             log.warning("heartbeat_unsent", error=error.message)

@@ -196,3 +196,32 @@ async def test_what_nobody_can_decode_is_kept_aside(redis: streams.Redis) -> Non
     await run(redis, streams.set_aside("s", (b"1-1", {b"m": b"\xff"}), "not a call"))
     [(_, fields)] = await entries(redis, keys.ASIDE)
     assert fields == {b"stream": b"s", b"id": b"1-1", b"why": b"not a call", b"m": b"\xff"}
+
+
+async def test_a_redis_without_memory_takes_nothing_new_but_can_be_emptied(
+    redis: streams.Redis,
+) -> None:
+    entry_id = await assigned(redis, a_head(), a_parcel())
+    await run(redis, an_enqueue(a_head("c2"), a_parcel()))
+    [(waiting, _)] = await entries(redis, keys.CALLS_SYNC)
+    await redis.config_set("maxmemory", "1kb")
+    try:
+        async with streams.Outbox(redis) as outbox:
+            with pytest.raises(Unavailable):
+                await outbox.send(an_enqueue(a_head("c3"), a_parcel()))
+            move = scripts.assign(keys.CALLS_SYNC, waiting, "r1", messages.Assignment(1, 2))
+            assert isinstance(await outbox.send(move), bytes)
+            ending = scripts.end(keys.runner("r1"), entry_id, a_record(), None, "")
+            assert await outbox.send(ending) == 1
+            assert await outbox.send(scripts.tell(messages.ExecutionFinished("r1", "c1"))) == 1
+    finally:
+        await redis.config_set("maxmemory", "0")
+
+
+async def test_a_heartbeat_is_told_and_kept(redis: streams.Redis) -> None:
+    beat = messages.Heartbeat("r1", "engine", 1, 1024, 2.0, "amd64")
+    await run(redis, scripts.tell(beat))
+    [(_, told)] = await entries(redis, keys.EVENTS)
+    kept = await redis.hgetall(keys.RUNNERS)
+    assert messages.decode(told[b"m"], messages.Event) == beat
+    assert kept == {b"r1": told[b"m"]}
