@@ -57,7 +57,7 @@ async def test_a_kill_amid_async_calls_loses_none(
         if role != "runner":
             assert set(world.hits.values()) == {1}, "only a lost runner runs calls again"
         if role == "runner":
-            await eventually(lambda: removed(platform, left), 20)
+            await eventually(lambda: removed(platform, left), 45)
 
 
 async def removed(platform: Platform, containers: set[str]) -> bool:
@@ -125,7 +125,7 @@ async def test_a_sync_call_whose_runner_dies_is_told_so(
         assert left, "the dead runner's container should still be there"
         victim.start()
         await asyncio.to_thread(victim.wait_ready)
-        await eventually(lambda: removed(platform, left), 20)
+        await eventually(lambda: removed(platform, left), 45)
         assert world.hits["/started"] == 1, "a sync call that had started was run again"
 
 
