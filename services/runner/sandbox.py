@@ -15,7 +15,8 @@ import structlog
 from services.runner import containers, engine, environment, holders, images, metrics, runs
 from services.runner.logbuffer import LogBuffer
 from services.runner.namespaces import Namespace
-from shared import clock
+from services.runner.slots import Slots
+from shared import clock, messages
 from shared.streams import Backoff
 
 log = structlog.get_logger()
@@ -115,10 +116,15 @@ class ContainerPerCall:
         bounds: Bounds,
         starts: int,
     ) -> None:
-        """`starts` containers are made and started at one time; more would slow each other."""
+        """`starts` containers are made and started at one time; more would slow each other.
+
+        Of those, a quarter may be for async calls: nobody waits for them, and starting is what
+        takes the CPUs from those who accept calls and answer them.
+        """
         self._engine, self._images, self._holders = container_engine, known_images, network_holders
         self._owner, self._limits, self._bounds = owner, limits, bounds
-        self._starts = asyncio.Semaphore(starts)
+        self._starts: dict[messages.Mode, Slots] = {"sync": Slots(starts)}
+        self._starts["async"] = Slots(max(1, starts // 4), within=self._starts["sync"])
 
     @asynccontextmanager
     async def run(
@@ -196,9 +202,10 @@ class ContainerPerCall:
         if found is None:
             return runs.Stopped()
         run.digest = found.digest
-        if await _unless(run.stop, self._starts.acquire()) is None:
+        slots = self._starts[run.job.head.mode]
+        slot = await _unless(run.stop, slots.acquire())
+        if slot is None:
             return runs.Stopped()
-        holding = True
         try:
             await self._create(run)
             async with self._engine.attached(run.container_id) as attachment:
@@ -206,14 +213,12 @@ class ContainerPerCall:
                 try:
                     if not run.stop.is_set():
                         await self._start(run)
-                    self._starts.release()
-                    holding = False
+                    slot.release()
                     return await self._to_the_end(run, attachment)
                 finally:
                     feeding.cancel()
         finally:
-            if holding:
-                self._starts.release()
+            slot.release()
 
     async def _create(self, run: _Run) -> None:
         head, parcel = run.job.head, run.job.parcel
