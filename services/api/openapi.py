@@ -151,7 +151,8 @@ def _operation(method: str, path: str, told: Operation) -> dict[str, Any]:
         "responses": {str(s): _answer(s, a) for s, a in _all_answers(path, told).items()},
     }
     if told.body is not None and method != "get":
-        documented["requestBody"] = {"required": True, "content": _content(told.body)}
+        needed = not isinstance(told.body, Raw)
+        documented["requestBody"] = {"required": needed, "content": _content(told.body)}
     if is_management(path):
         documented["security"] = [{}, {"token": []}]
     return documented
