@@ -93,7 +93,19 @@ async def world(
     finally:
         await known_images.close()
         await network_holders.close()
+        await remove_own(container_engine, owner)
         await redis.aclose()
+
+
+async def remove_own(container_engine: engine.Engine, owner: containers.Owner) -> None:
+    """Remove what is left of this runner: a step that was cancelled may just have made it."""
+    try:
+        for found in await container_engine.labelled(owner.platform):
+            if found.runner_id == owner.runner_id:
+                await container_engine.remove(found.container_id)
+    except engine.EngineError as error:
+        # The next runner's sweep finds them.
+        log.warning("removal_failed", error=error.message)
 
 
 async def run(configured: Settings, known: list[credentials.Credential]) -> None:

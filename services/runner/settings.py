@@ -35,7 +35,9 @@ class Settings:
         8.0, "CPUs offered to functions for each of the engine's.", check=at_least(0.1)
     )
     runner_starts: int = setting(
-        0, "Containers started at one time, a quarter of them for async calls; 0: two for each CPU.", check=at_least(0)
+        0,
+        "Containers started at one time, a quarter for async calls; 0: two for each CPU.",
+        check=at_least(0),
     )
     runner_pids: int = setting(
         256, "Processes and threads a function may have at one time.", check=at_least(8)

@@ -17,7 +17,7 @@ from shared.metrics import UNDECODABLE
 
 log = structlog.get_logger()
 
-_SWEEP_S = 30.0
+_SWEEP_S = 5.0
 _IMAGES_S = 30.0
 _ENGINE_CHECK_S = 1.0
 
@@ -124,7 +124,7 @@ class Upkeep:
                 self._runner.changed.set()
 
     async def sweep(self) -> None:
-        """Remove what nobody owns, each half minute, for ever."""
+        """Remove what nobody owns, for ever: what the dead left running uses what others get."""
         while True:
             await asyncio.sleep(_SWEEP_S)
             await self._sweep()
