@@ -162,6 +162,14 @@ class World:
     #: How often each path was asked for.
     hits: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def config(self) -> dict[str, str]:
+        """The config by which a function knows the address: as `$WORLD`.
+
+        (Were it in the function's script, each test would build an image of its own.)
+        """
+        return {"WORLD": self.address}
+
     async def hit(self, path: str, times: int = 1) -> None:
         """Wait until a path was asked for so often."""
 

@@ -22,11 +22,8 @@ ACCEPTED = 5_000
 ACCEPT_WITHIN_S = 5.0
 GROWS_AT_MOST_BYTES = 24 * 1024 * 1024
 FINISHED = 300
-
-
-def telling(world: World) -> str:
-    """Return a script that tells the world its call's id, each time it runs."""
-    return f'exec wget -q -O- "http://{world.address}/$CALL_ID"'
+#: Tells the world its call's id, each time it runs.
+TELL = 'exec wget -q -O- "http://$WORLD/$CALL_ID"'
 
 
 async def all_recorded(client: Client, app: str, status: str, count: int) -> list[dict[str, Any]]:
@@ -54,7 +51,8 @@ async def test_five_thousand_wait_and_each_is_done_exactly_once(
         for service in platform.services:
             service.wait_ready()
         client = Client(http, platform.url)
-        path = await client.deploy(app, "/x", function_image(telling(world)), type="async")
+        image = function_image(TELL)
+        path = await client.deploy(app, "/x", image, type="async", config=world.config)
         early = await accept(client, path, 100)
         before = await resident_bytes(client)
         started = time.monotonic()

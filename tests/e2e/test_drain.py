@@ -14,9 +14,8 @@ from tests.e2e.platforms import Role
 Image = Callable[[str], str]
 
 
-def slow(world: World) -> str:
-    """Return a script that tells the world it has begun, takes a while, and answers."""
-    return f"wget -q -O- http://{world.address}/begun >/dev/null; sleep 2; echo finished"
+#: Tells the world that it has begun, takes a while, and answers.
+SLOW = "wget -q -O- http://$WORLD/begun >/dev/null; sleep 2; echo finished"
 
 
 @pytest.mark.parametrize("role", ["api", "scheduler", "runner"])
@@ -32,7 +31,7 @@ async def test_calls_that_run_are_finished(
     with new_platform() as platform:
         platform.start()
         client = Client(http, platform.url)
-        path = await client.deploy(app, "/x", function_image(slow(world)))
+        path = await client.deploy(app, "/x", function_image(SLOW), config=world.config)
         calls = [asyncio.create_task(client.post(path)) for _ in range(3)]
         await world.hit("/begun", times=3)
         await asyncio.to_thread(platform.remove, platform.first(role))

@@ -34,7 +34,7 @@ async def test_the_world_is_reached(
     host, port = world.address.split(":")
     assert await knock(client, app, function_image(KNOCK), host, int(port)) == "open"
     path = await client.deploy(
-        app, "/get", function_image(f"exec wget -q -O- http://{world.address}/")
+        app, "/get", function_image("exec wget -q -O- http://$WORLD/"), config=world.config
     )
     assert (await client.post(path)).text == "hello from outside\n"
 
@@ -58,9 +58,11 @@ async def test_another_functions_container_is_not_reached(
     """One function listens and tells its address; another knocks there."""
     script = (
         "ip=$(hostname -i); (while :; do echo hi | nc -l -p 7000; done) & sleep 0.3; "
-        f"wget -q -O- http://{world.address}/at/$ip >/dev/null; sleep 6"
+        "wget -q -O- http://$WORLD/at/$ip >/dev/null; sleep 6"
     )
-    listener = await client.deploy(app, "/listen", function_image(script), type="async")
+    listener = await client.deploy(
+        app, "/listen", function_image(script), type="async", config=world.config
+    )
     call_id = (await client.post(listener)).json()["call_id"]
     address = await world.told("/at/")
     assert await knock(client, app, function_image(KNOCK), address, 7000) == "shut"
@@ -101,8 +103,10 @@ async def test_the_host_cannot_be_changed(client: Client, app: str, function_ima
 async def test_limits_of_its_container(
     client: Client, app: str, world: World, function_image: Image, memory: int
 ) -> None:
-    script = f"wget -q -O- http://{world.address}/begun >/dev/null; exec sleep 30"
-    path = await client.deploy(app, "/x", function_image(script), memory=memory, type="async")
+    script = "wget -q -O- http://$WORLD/begun >/dev/null; exec sleep 30"
+    path = await client.deploy(
+        app, "/x", function_image(script), memory=memory, type="async", config=world.config
+    )
     call_id = (await client.post(path)).json()["call_id"]
     await world.hit("/begun")
     found = images.docker("ps", "-aq", "--filter", f"label=millrace.call={call_id}")

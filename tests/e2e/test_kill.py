@@ -13,7 +13,7 @@ from tests.e2e.client import Client
 from tests.e2e.conftest import World
 from tests.e2e.load import accept
 from tests.e2e.platforms import Platform, Role
-from tests.e2e.test_async import all_recorded, telling
+from tests.e2e.test_async import TELL, all_recorded
 
 Image = Callable[[str], str]
 CALLS = 40
@@ -38,8 +38,9 @@ async def test_a_kill_amid_async_calls_loses_none(
     with new_platform() as platform:
         platform.start()
         client = Client(http, platform.url)
-        script = f"sleep 0.5; {telling(world)}"
-        path = await client.deploy(app, "/x", function_image(script), type="async")
+        script = f"sleep 0.5; {TELL}"
+        image = function_image(script)
+        path = await client.deploy(app, "/x", image, type="async", config=world.config)
         accepted = await accept(client, path, CALLS)
         await eventually(lambda: some_have_ended(client, app), 30)
 
@@ -75,8 +76,8 @@ async def test_calls_accepted_while_the_api_is_killed_are_all_there(
     with new_platform() as platform:
         platform.start()
         client = Client(http, platform.url)
-        image = function_image(telling(world))
-        path = await client.deploy(app, "/x", image, type="async")
+        image = function_image(TELL)
+        path = await client.deploy(app, "/x", image, type="async", config=world.config)
         promised: set[str] = set()
 
         async def caller() -> None:
@@ -111,8 +112,8 @@ async def test_a_sync_call_whose_runner_dies_is_told_so(
     with new_platform() as platform:
         platform.start()
         client = Client(http, platform.url)
-        script = f"wget -q -O- http://{world.address}/started; exec sleep 1000"
-        path = await client.deploy(app, "/x", function_image(script), timeout=600)
+        image = function_image("wget -q -O- http://$WORLD/started; exec sleep 1000")
+        path = await client.deploy(app, "/x", image, timeout=600, config=world.config)
         calling = asyncio.create_task(client.post(path))
         await world.hit("/started")
         victim = platform.first("runner")

@@ -10,7 +10,7 @@ from tests.conftest import eventually
 from tests.e2e.client import Client
 from tests.e2e.conftest import World, redis_container, wait_for_redis
 from tests.e2e.load import accept
-from tests.e2e.test_async import all_recorded, telling
+from tests.e2e.test_async import TELL, all_recorded
 
 Image = Callable[[str], str]
 
@@ -25,8 +25,9 @@ async def test_a_redis_that_dies_keeps_what_was_accepted_and_takes_no_more(
     with redis_container() as (container, url), new_platform(MQ_URL=url) as platform:
         platform.start()
         client = Client(http, platform.url)
-        script = f"sleep 0.3; {telling(world)}"
-        path = await client.deploy(app, "/x", function_image(script), type="async")
+        script = f"sleep 0.3; {TELL}"
+        image = function_image(script)
+        path = await client.deploy(app, "/x", image, type="async", config=world.config)
         accepted = await accept(client, path, 20)
         engine = container.get_wrapped_container()
         await asyncio.to_thread(engine.kill)

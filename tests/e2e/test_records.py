@@ -83,8 +83,8 @@ async def test_a_failure(
 async def test_a_call_is_seen_while_it_runs(
     client: Client, app: str, world: World, function_image: Image
 ) -> None:
-    script = f"wget -q -O- http://{world.address}/begun >/dev/null; sleep 3"
-    path = await client.deploy(app, "/x", function_image(script))
+    script = "wget -q -O- http://$WORLD/begun >/dev/null; sleep 3"
+    path = await client.deploy(app, "/x", function_image(script), config=world.config)
     calling = asyncio.create_task(client.post(path))
     await world.hit("/begun")
     await asyncio.sleep(0.7)
