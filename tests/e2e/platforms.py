@@ -151,7 +151,6 @@ class Platform:
 
     def remove(self, service: Service) -> None:
         """End a replica by SIGTERM; fails if it does not end well."""
-        self.services.remove(service)
         service.terminate()
         code = service.wait_end()
         assert code == 0, f"{service.role} ended with {code}:\n{service.log_tail()}"
@@ -164,8 +163,8 @@ class Platform:
         return self
 
     def first(self, role: Role) -> Service:
-        """Return the oldest replica of a service."""
-        return next(s for s in self.services if s.role == role)
+        """Return the oldest replica of a service that lives."""
+        return next(s for s in self.living() if s.role == role)
 
     @property
     def network(self) -> str:
