@@ -14,7 +14,7 @@ import msgspec
 from services.runner import outcome, runs
 from services.runner.outcome import StopReason
 from shared import messages
-from shared.errors import MillraceError
+from shared.errors import CODES, MillraceError
 
 #: A sync call gets a "running" record only if it still runs after this time, in milliseconds:
 #: most are over by then, and two records for each would double the recorder's work.
@@ -317,12 +317,13 @@ class State:
         return []
 
     def _drain(self) -> list[Command]:
+        """Take no more calls; those that are here go on.
+
+        Also those that are just starting: to stop one could come too late to give it back, and
+        its caller would get an error for nothing.
+        """
         self.draining = True
-        commands: list[Command] = [Beat()]
-        for call_id, execution in self.calls.items():
-            if execution.phase is Phase.STARTING:
-                commands += self._stop(call_id, StopReason.DRAIN)
-        return commands + self._leave()
+        return [Beat(), *self._leave()]
 
     def _leave(self) -> list[Command]:
         return [Leave()] if self.draining and not self.calls else []
@@ -421,8 +422,9 @@ class State:
             log=result.log,
         )
         if isinstance(reached, messages.Failed):
+            word = CODES[reached.code].word
             return msgspec.structs.replace(
-                record, code=reached.code, message=reached.message, exit_code=reached.exit_code
+                record, code=word, message=reached.message, exit_code=reached.exit_code
             )
         if execution.head.mode == "sync":
             return msgspec.structs.replace(record, exit_code=0)

@@ -236,9 +236,16 @@ def test_an_async_call_is_not_tried_for_ever(h: Harness) -> None:
     assert ending(commands).record.code == "unavailable"
 
 
-def test_draining_hands_back_what_has_not_started(h: Harness) -> None:
+def test_draining_lets_go_on_what_is_just_starting(h: Harness) -> None:
     h.given(assigned())
-    assert h.given(DrainAsked()) == [Beat(), StopSandbox("c1")]
+    assert h.given(DrainAsked()) == [Beat()]
+    h.given(Started("c1"))
+    assert ending(h.given(Ended("c1", exited()))).record.status == "success"
+
+
+def test_draining_hands_back_what_has_not_started_when_the_grace_is_over(h: Harness) -> None:
+    h.given(assigned(), DrainAsked())
+    assert h.given(GraceOver()) == [StopSandbox("c1")]
     assert h.given(Ended("c1", stopped())) == []
     back, left = h.given(Removed("c1"))
     assert isinstance(back, HandBack)
@@ -267,6 +274,12 @@ def test_a_call_that_ended_by_itself_while_being_drained_keeps_its_answer(h: Har
     assert ending(h.given(Ended("c1", exited()))).record.status == "success"
 
 
+def test_a_record_has_the_documented_word(h: Harness) -> None:
+    h.given(assigned(), Started("c1"))
+    ended = ending(h.given(Ended("c1", runs.Result(runs.Overflowed(8)))))
+    assert ended.record.code == "too_large"
+
+
 def test_draining_refuses_what_comes(h: Harness) -> None:
     assert h.given(DrainAsked()) == [Beat(), Leave()]
     (back,) = h.given(assigned())
@@ -274,7 +287,7 @@ def test_draining_refuses_what_comes(h: Harness) -> None:
 
 
 def test_a_process_that_started_although_we_stopped_it_counts_as_started(h: Harness) -> None:
-    h.given(assigned(), DrainAsked(), Started("c1"))
+    h.given(assigned(), DrainAsked(), GraceOver(), Started("c1"))
     assert ending(h.given(Ended("c1", stopped()))).record.code == "runner_lost"
 
 
