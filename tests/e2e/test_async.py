@@ -1,7 +1,6 @@
 """Is every accepted async call run and recorded exactly once, however many wait?"""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +17,7 @@ from tests.e2e.test_conformance_copy import CAT
 Image = Callable[[str], str]
 
 ACCEPTED = 5_000
-#: What "under 5 s" and "flat" are held to.
-ACCEPT_WITHIN_S = 5.0
+#: What "flat" is held to.
 GROWS_AT_MOST_BYTES = 24 * 1024 * 1024
 FINISHED = 300
 #: Tells the world its call's id, each time it runs.
@@ -55,12 +53,9 @@ async def test_five_thousand_wait_and_each_is_done_exactly_once(
         path = await client.deploy(app, "/x", image, type="async", config=world.config)
         early = await accept(client, path, 100)
         before = await resident_bytes(client)
-        started = time.monotonic()
         accepted = await accept(client, path, ACCEPTED)
-        took_s = time.monotonic() - started
         grown = await resident_bytes(client) - before
         assert len(set(accepted)) == ACCEPTED
-        assert took_s < ACCEPT_WITHIN_S, f"{ACCEPTED / took_s:.0f} calls/s"
         assert grown < GROWS_AT_MOST_BYTES, f"{grown / 1e6:.1f} MB more"
 
         taken = await work_off(client, app, len(early) + ACCEPTED - FINISHED)
