@@ -232,12 +232,11 @@ async def test_the_root_route_can_be_called(
 async def test_many_callers_of_one_route_do_not_hold_up_another(
     client: Client, app: str, function_image: Image
 ) -> None:
-    slow = await client.deploy(app, "/slow", function_image("exec sleep 6"))
+    slow = await client.deploy(app, "/slow", function_image("exec sleep 8"))
     quick = await client.deploy(f"{app}-2", "/quick", function_image(CAT))
     waiting = [asyncio.create_task(client.post(slow)) for _ in range(4)]
-    started = clock.monotonic_s()
     assert (await client.post(quick, data=b"x")).body == b"x"
-    assert clock.monotonic_s() - started < 4
+    assert not any(task.done() for task in waiting)
     assert [a.status for a in await asyncio.gather(*waiting)] == [200] * 4
 
 
