@@ -99,6 +99,7 @@ async def world(
 
 async def remove_own(container_engine: engine.Engine, owner: containers.Owner) -> None:
     """Remove what is left of this runner: a step that was cancelled may just have made it."""
+    await container_engine.settled()
     try:
         for found in await container_engine.labelled(owner.platform):
             if found.runner_id == owner.runner_id:

@@ -121,6 +121,7 @@ class Engine:
         self._docker = aiodocker.Docker(
             url=docker_host, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)
         )
+        self._making: set[asyncio.Task[aiodocker.containers.DockerContainer]] = set()
         # Each running call keeps two connections; a limit would keep the kills from being sent.
         self._docker.connector._limit = 0  # noqa: SLF001
 
@@ -229,16 +230,30 @@ class Engine:
     async def create(self, config: containers.Config) -> str:
         """Make a container; returns its id. `NotFound` if its image is not there.
 
-        `ImageRefused` if the image is to blame.
+        `ImageRefused` if the image is to blame. The engine makes it also for a caller who is
+        cancelled meanwhile and will never know its id: see `settled`.
         """
+        making = asyncio.create_task(self._docker.containers.create(config))
+        self._making.add(making)
+        making.add_done_callback(self._made)
         with _translated():
             try:
-                container = await self._docker.containers.create(config)
+                container = await asyncio.shield(making)
             except aiodocker.DockerError as error:
                 if error.status == 400:  # noqa: PLR2004 (HTTP's "bad request")
                     raise ImageRefused(error.message) from error
                 raise
         return str(container.id)
+
+    def _made(self, making: "asyncio.Task[aiodocker.containers.DockerContainer]") -> None:
+        self._making.discard(making)
+        if not making.cancelled():
+            making.exception()  # has been told to who waited, if anyone still did
+
+    async def settled(self) -> None:
+        """Wait until the engine makes no container any more that was asked for here."""
+        while self._making:
+            await asyncio.wait(self._making)
 
     async def start(self, container_id: str) -> None:
         """Start a container; `ImageRefused` if its process cannot be executed.
