@@ -26,7 +26,7 @@ T = TypeVar("T")
 #: How long a stopped run may take to come to rest before its result is given without, in seconds.
 STOP_GRACE_S = 0.1
 #: The kernel's word about memory can reach the engine after the exit does: when to look, seconds.
-_OOM_LOOKS_S = (0.0, 0.05, 0.15)
+_OOM_LOOKS_S = (0.0, 0.05, 0.15, 0.3, 0.5, 1.0)
 _SIGKILL_CODE = 137
 #: A long run's memory is looked at after these many seconds, doubling up to the second number.
 _SAMPLE_FIRST_S, _SAMPLE_LONGEST_S = 1.0, 8.0
