@@ -20,6 +20,7 @@ from yarl import URL
 
 from services.runner import containers
 from services.runner.credentials import Credential
+from shared import clock
 from shared.errors import MillraceError
 
 STDOUT, STDERR = 1, 2
@@ -291,10 +292,22 @@ class Engine:
                     raise
 
     async def was_oom_killed(self, container_id: str) -> bool:
-        """Say whether the kernel killed something in a container for want of memory."""
+        """Say whether the kernel killed something in a container for want of memory.
+
+        The container's state says so only if the engine heard of it before the exit; its events
+        tell it in any order.
+        """
         with _translated():
             raw = await self._docker.containers.container(container_id).show()
-        return bool(raw["State"]["OOMKilled"])
+            if raw["State"]["OOMKilled"]:
+                return True
+            asked = {
+                "since": "1",  # whatever the engine still remembers
+                "until": f"{clock.epoch_ms() / 1000:.3f}",
+                "filters": json.dumps({"container": [container_id], "event": ["oom"]}),
+            }
+            async with self._docker._query("events", params=asked) as told:  # noqa: SLF001
+                return bool((await told.read()).strip())
 
     async def namespace_binds(self, container_id: str) -> tuple[str, ...]:
         """Return read-only binds of the files that come with a container's network namespace."""
