@@ -18,6 +18,9 @@ RECORDERS = "recorders"
 ASIDE = f"{TAG}:aside"
 #: Hash, runner id -> its last `messages.Heartbeat`. runners -> scheduler, api.
 RUNNERS = f"{TAG}:runners"
+#: Hash, app and path (with a newline between) -> `messages.Wanted`: routes whose sandboxes are kept
+#: ready. api -> runners.
+WANTED = f"{TAG}:wanted"
 #: String with expiry: the id of the active scheduler; and the count of its reigns.
 LEASE = f"{TAG}:lease"
 EPOCH = f"{TAG}:epoch"
@@ -37,7 +40,10 @@ def calls(mode: str) -> str:
 
 
 def runner(runner_id: str) -> str:
-    """Stream, group `RUNNER_GROUP`. scheduler -> that runner: calls to run, and cancels."""
+    """Stream, group `RUNNER_GROUP`. -> that runner, by the kind in field `k`.
+
+    scheduler: `assign` a call, `cancel` one; api: `more` of a streamed answer is wanted.
+    """
     return f"{TAG}:runner:{runner_id}"
 
 
@@ -45,7 +51,7 @@ RUNNER_GROUP = "runner"
 
 
 def reply(api_id: str) -> str:
-    """Stream with expiry. runners, scheduler -> that api replica: `messages.Reply` in `m`."""
+    """Stream with expiry. runners, scheduler -> that api replica: `messages.ReplyPart` in `m`."""
     return f"{TAG}:reply:{api_id}"
 
 

@@ -13,6 +13,8 @@ from shared.errors import Undecodable
 
 Mode = Literal["sync", "async"]
 Format = Literal["default", "http", "json", "http-stream"]
+#: `sandbox`: calls of a route follow each other in one container; `call`: each gets a fresh one.
+Isolation = Literal["sandbox", "call"]
 
 
 class Wire(msgspec.Struct, frozen=True, array_like=True):
@@ -40,21 +42,53 @@ class CallHead(Wire, frozen=True):
     timeout_ms: int
     #: 1 for the first attempt; a lost runner makes the next one.
     attempt: int = 1
+    format: Format = "default"
+    isolation: Isolation = "sandbox"
+    #: Most sandboxes that a runner may have for the route at one time; 0: as many as fit.
+    max_concurrency: int = 0
+    #: Fingerprint of what a sandbox of the route is made of: only calls with the same one share it.
+    sandbox_key: str = ""
+    #: Version of the app's catalog at which the route was read: a later one has a larger one.
+    revision: int = 0
 
 
 class Parcel(Wire, frozen=True):
     """api -> runner: what running a call needs, beyond its head."""
 
-    format: Format
     #: What the function's process gets for this call: METHOD, ROUTE, CALL_ID, HEADER_*, ...
     call_env: dict[str, str]
     #: What it gets for every call of the route: the app's and the route's config.
     config_env: dict[str, str]
     payload: bytes
     method: str = "POST"
-    #: Seconds an idle hot sandbox is kept.
+    #: Seconds an idle sandbox is kept.
     idle_timeout_s: int = 30
-    max_concurrency: int = 1
+    #: Sandboxes that a runner keeps ready for the route, however long they are idle.
+    min_sandboxes: int = 0
+    #: scheme://host/path?query as the caller wrote it.
+    url: str = ""
+    #: The request's headers as they came; only for formats that pass them on (`json`,
+    #: `http-stream`): the others get them as variables.
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Wanted(Wire, frozen=True):
+    """api -> runner: keep sandboxes ready for a route, also before its first call."""
+
+    app: str
+    path: str
+    image: str
+    memory_mb: int
+    cpus: float
+    format: Format
+    isolation: Isolation
+    max_concurrency: int
+    sandbox_key: str
+    revision: int
+    config_env: dict[str, str]
+    idle_timeout_s: int
+    #: How many each runner keeps.
+    min_sandboxes: int
 
 
 class Assignment(Wire, frozen=True):
@@ -90,8 +124,36 @@ class Failed(Wire, frozen=True, tag="failed"):
 Outcome = Answered | Failed
 
 
-class Reply(Wire, frozen=True):
-    """runner or scheduler -> api: the outcome of a sync call, for who waits."""
+class StreamHead(Wire, frozen=True, tag="head"):
+    """runner -> api: the function has begun to answer, and goes on in `StreamChunk`s."""
+
+    call_id: str
+    #: The runner that awaits `More` when it has sent enough.
+    runner_id: str
+    status: int
+    headers: tuple[tuple[str, str], ...]
+
+
+class StreamChunk(Wire, frozen=True, tag="chunk"):
+    """runner -> api: the next bytes of an answer that has begun."""
+
+    call_id: str
+    data: bytes
+
+
+class More(Wire, frozen=True):
+    """api -> runner: the caller has taken so many bytes of a streamed answer."""
+
+    call_id: str
+    taken_bytes: int
+
+
+class Reply(Wire, frozen=True, tag="reply"):
+    """runner or scheduler -> api: the outcome of a sync call, for who waits.
+
+    After a `StreamHead` it ends the stream: `Answered` (its body is empty) if the answer is
+    whole, `Failed` if it broke off.
+    """
 
     call_id: str
     outcome: Outcome
@@ -99,6 +161,9 @@ class Reply(Wire, frozen=True):
     start_ms: float = 0.0
     #: Milliseconds the process ran.
     run_ms: float = 0.0
+
+
+ReplyPart = StreamHead | StreamChunk | Reply
 
 
 Status = Literal["queued", "running", "success", "error", "cancelled"]
@@ -137,6 +202,18 @@ class Record(Wire, frozen=True):
     result_truncated: bool = False
 
 
+class SandboxCount(Wire, frozen=True):
+    """Part of `Heartbeat`: a runner's sandboxes of one route."""
+
+    app: str
+    path: str
+    sandbox_key: str
+    #: Ready and unused; running a call; on their way.
+    idle: int
+    busy: int
+    starting: int
+
+
 class Heartbeat(Wire, frozen=True, tag="heartbeat"):
     """runner -> scheduler, each second: I live, and this is what I offer."""
 
@@ -155,10 +232,14 @@ class Heartbeat(Wire, frozen=True, tag="heartbeat"):
     images: tuple[str, ...] = ()
     #: Calls this runner holds now.
     running: int = 0
+    #: Its sandboxes by route; of very many routes, those used last.
+    sandboxes: tuple[SandboxCount, ...] = ()
+    #: Memory of sandboxes that are idle, in MB: they give way to calls.
+    idle_memory_mb: int = 0
 
 
 class ExecutionFinished(Wire, frozen=True, tag="finished"):
-    """runner -> scheduler: the call's container is gone; its capacity is free."""
+    """runner -> scheduler: the call's sandbox is idle or gone; its capacity is free."""
 
     runner_id: str
     call_id: str

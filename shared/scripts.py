@@ -93,6 +93,7 @@ def assign(
 _END = (
     _FREES
     + """
+if ARGV[4] ~= '' then redis.call('XADD', KEYS[6], '*', 'm', ARGV[4]) end
 if ARGV[1] ~= '' and redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
 if ARGV[2] ~= '' then redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', 'm', ARGV[2]) end
 redis.call('XADD', KEYS[3], '*', 'm', ARGV[3])
@@ -109,11 +110,13 @@ def end(
     record: messages.Record,
     reply: messages.Reply | None,
     reply_to: str,
+    freed: messages.ExecutionFinished | None = None,
 ) -> Command:
     """Whoever owns a call's entry: end the call, with its reply (if one waits) and its record.
 
-    Returns 1; or 0, with nothing done, if the entry was no longer there: somebody else owns it.
-    A reply stream that has expired is not made again: its api replica is gone.
+    `freed` is told to the scheduler in the same step, whoever owns the entry. Returns 1; or 0,
+    with nothing else done, if the entry was no longer there: somebody else owns it. A reply stream
+    that has expired is not made again: its api replica is gone.
     """
     names = (
         stream,
@@ -121,9 +124,11 @@ def end(
         keys.FINISHED,
         keys.parcel(record.call_id),
         keys.COMPLETE,
+        keys.EVENTS,
     )
     sent = messages.encode(reply) if reply and reply_to else b""
-    return ("EVAL", _END, len(names), *names, entry_id, sent, messages.encode(record))
+    told = messages.encode(freed) if freed else b""
+    return ("EVAL", _END, len(names), *names, entry_id, sent, messages.encode(record), told)
 
 
 _MOVE_BACK = (
@@ -150,6 +155,17 @@ def move_back(runner_id: str, entry_id: bytes, head: messages.CallHead) -> Comma
     """
     names = (keys.runner(runner_id), keys.calls(head.mode))
     return ("EVAL", _MOVE_BACK, len(names), *names, entry_id, messages.encode(head))
+
+
+def reply_part(reply_to: str, part: messages.StreamHead | messages.StreamChunk) -> Command:
+    """runner: send a part of a streamed answer. The stream of a replica that is gone is not made."""
+    return ("XADD", keys.reply(reply_to), "NOMKSTREAM", "*", "m", messages.encode(part))
+
+
+def more(runner_id: str, more: messages.More) -> Command:
+    """api: let a runner go on with a streamed answer."""
+    raw = messages.encode(more)
+    return ("XADD", keys.runner(runner_id), "NOMKSTREAM", "*", "k", "more", "m", raw)
 
 
 _KEEP_REPLY_STREAM = """

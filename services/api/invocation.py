@@ -109,13 +109,11 @@ def parcel(
             f"the limit is {limits.environment_max_bytes} (ENVIRONMENT_MAX_BYTES)"
         )
     return messages.Parcel(
-        format=route.format,
         call_env=env,
         config_env=config,
         payload=caller.payload,
         method=caller.method,
         idle_timeout_s=route.idle_timeout,
-        max_concurrency=route.max_concurrency,
     )
 
 
@@ -139,6 +137,8 @@ def head(
         deadline_ms=wait_until_ms + timeout_ms if waits else 0,
         reply_to=reply_to if waits else "",
         timeout_ms=timeout_ms,
+        format=route.format,
+        max_concurrency=0 if route.format == "default" else route.max_concurrency,
     )
 
 

@@ -77,7 +77,7 @@ HEAD = messages.CallHead(
     reply_to="api-1",
     timeout_ms=30_000,
 )
-PARCEL = messages.Parcel("default", {}, {}, b"")
+PARCEL = messages.Parcel({}, {}, b"")
 
 
 def head(**changes: Any) -> messages.CallHead:
@@ -118,7 +118,7 @@ class Bench:
         stop: asyncio.Event | None = None,
         **changes: Any,
     ) -> runs.Result:
-        parcel = messages.Parcel("default", env or {}, config or {}, payload)
+        parcel = messages.Parcel(env or {}, config or {}, payload)
         job = runs.Job(head(image=image, **changes), parcel)
         async with self.sandboxes.run(job, lambda: None, stop or asyncio.Event()) as result:
             return result

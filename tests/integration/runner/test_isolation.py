@@ -52,7 +52,7 @@ async def test_another_function_is_out_of_reach(bench: Bench) -> None:
 
     async def listening() -> None:
         job_head = head(image=image, app="other")
-        job = runs.Job(job_head, messages.Parcel("default", {}, {}, b""))
+        job = runs.Job(job_head, messages.Parcel({}, {}, b""))
         async with bench.sandboxes.run(job, running.set, stop):
             pass
 

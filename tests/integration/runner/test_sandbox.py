@@ -149,7 +149,7 @@ async def test_a_stopped_run_is_over_at_once(bench: Bench) -> None:
     """As for a timeout or a caller who leaves: what it wrote is kept."""
     image = await shell(bench.docker, "echo log >&2; sleep 600")
     running, stop = asyncio.Event(), asyncio.Event()
-    job = runs.Job(head(image=image), messages.Parcel("default", {}, {}, b""))
+    job = runs.Job(head(image=image), messages.Parcel({}, {}, b""))
 
     async def call() -> tuple[runs.Result, float]:
         async with bench.sandboxes.run(job, running.set, stop) as result:

@@ -118,7 +118,7 @@ class Bench:
         head = messages.CallHead(
             mode=mode, accepted_ms=now_ms, timeout_ms=30_000, **{**fields, **other}
         )
-        parcel = messages.Parcel("default", {}, {}, b"payload")
+        parcel = messages.Parcel({}, {}, b"payload")
         command = scripts.enqueue(
             head, parcel, catalog_version="0", queue_max=10**6, record=None, parcel_ttl_ms=0
         )

@@ -27,7 +27,7 @@ def a_head(
 
 
 def a_parcel(payload: bytes = b"body") -> messages.Parcel:
-    return messages.Parcel("default", {"METHOD": "POST"}, {}, payload)
+    return messages.Parcel({"METHOD": "POST"}, {}, payload)
 
 
 def a_record(call_id: str = "c1", status: messages.Status = "success") -> messages.Record:

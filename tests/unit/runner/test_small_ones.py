@@ -111,7 +111,7 @@ def test_who_lives() -> None:
     assert janitor.alive(beats, NOW_MS) == {"new"}
 
 
-PARCEL = messages.Parcel("default", {}, {}, b"in")
+PARCEL = messages.Parcel({}, {}, b"in")
 ASSIGNMENT = messages.Assignment(1, NOW_MS)
 
 

@@ -40,7 +40,7 @@ from services.runner.state import (
 from shared import messages
 from tests.unit.runner.builders import HEAD, NOW_MS, async_head, exited, head
 
-PARCEL = messages.Parcel("default", {}, {}, b"in")
+PARCEL = messages.Parcel({}, {}, b"in")
 E1, E2, E9 = b"1-1", b"2-1", b"9-1"
 
 
