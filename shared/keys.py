@@ -18,7 +18,7 @@ RECORDERS = "recorders"
 ASIDE = f"{TAG}:aside"
 #: Hash, runner id -> its last `messages.Heartbeat`. runners -> scheduler, api.
 RUNNERS = f"{TAG}:runners"
-#: Hash, app and path (with a newline between) -> `messages.Wanted`: routes whose sandboxes are kept
+#: Hash, app and path (a newline between) -> `messages.Wanted`: routes whose sandboxes are kept
 #: ready. api -> runners.
 WANTED = f"{TAG}:wanted"
 #: String with expiry: the id of the active scheduler; and the count of its reigns.

@@ -158,7 +158,7 @@ def move_back(runner_id: str, entry_id: bytes, head: messages.CallHead) -> Comma
 
 
 def reply_part(reply_to: str, part: messages.StreamHead | messages.StreamChunk) -> Command:
-    """runner: send a part of a streamed answer. The stream of a replica that is gone is not made."""
+    """runner: send a part of a streamed answer; a stream that has expired is not made again."""
     return ("XADD", keys.reply(reply_to), "NOMKSTREAM", "*", "m", messages.encode(part))
 
 
