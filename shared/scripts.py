@@ -110,6 +110,7 @@ def end(
     record: messages.Record,
     reply: messages.Reply | None,
     reply_to: str,
+    *,
     freed: messages.ExecutionFinished | None = None,
 ) -> Command:
     """Whoever owns a call's entry: end the call, with its reply (if one waits) and its record.
