@@ -3,6 +3,11 @@
 Knows how much each app uses, but nothing of engines. Calls of one size (memory and cpus) fit or
 do not fit together, so they wait together: a size that fits nowhere is blocked as a whole until
 capacity for it appears, and costs nothing meanwhile.
+
+Calls of a group (`ledger.Group`) can also be placed where no capacity is free, in line for the
+group's sandboxes. So a group is tried once more, blocked or not, when something has changed for
+it: it is open. And capacity may be no use to a group, because its lines are full wherever there
+is some: then it is parked, and does not stand in the way of others of its size.
 """
 
 import bisect
@@ -12,12 +17,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from services.scheduler.events import Waiting
-from services.scheduler.ledger import NOTHING, Size
+from services.scheduler.ledger import NOTHING, Group, Size
+from services.scheduler.placement import ANYWHERE
 
 #: Milliseconds in one bucket of deadlines.
 BUCKET_MS = 100
 #: One app's async calls take at most this part of the room for references to async calls.
 APP_PART = 4
+
+#: An app's place among others, the smallest first: its share, when it was served, its name.
+Place = tuple[float, float, str]
 
 
 class Admission(Enum):
@@ -31,17 +40,39 @@ class Admission(Enum):
 
 
 @dataclass(slots=True)
-class _Lane:
-    """One app's waiting calls of one size, each mode in the order of its stream."""
+class _Line:
+    """One app's waiting calls of one size and group, each mode in the order of its stream."""
 
+    group: Group | None
     sync: OrderedDict[str, Waiting] = field(default_factory=OrderedDict)
     async_: OrderedDict[str, Waiting] = field(default_factory=OrderedDict)
+    parked: bool = False
 
     def of(self, mode: str) -> OrderedDict[str, Waiting]:
         return self.sync if mode == "sync" else self.async_
 
     def first(self) -> Waiting:
         return next(iter((self.sync or self.async_).values()))
+
+    def __bool__(self) -> bool:
+        return bool(self.sync or self.async_)
+
+    def __len__(self) -> int:
+        return len(self.sync) + len(self.async_)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One app's lines of one size that capacity would help: they take turns, sync calls first."""
+
+    sync: OrderedDict[Group | None, _Line] = field(default_factory=OrderedDict)
+    async_: OrderedDict[Group | None, _Line] = field(default_factory=OrderedDict)
+
+    def of(self, mode: str) -> OrderedDict[Group | None, _Line]:
+        return self.sync if mode == "sync" else self.async_
+
+    def first(self) -> Waiting:
+        return next(iter((self.sync or self.async_).values())).first()
 
     def __bool__(self) -> bool:
         return bool(self.sync or self.async_)
@@ -57,30 +88,35 @@ class _App:
     used_mb: int = 0
     used_millicpus: int = 0
     share: float = 0.0
+    lines: dict[Size | Group, _Line] = field(default_factory=dict)
     lanes: dict[Size, _Lane] = field(default_factory=dict)
     sync: int = 0
     async_: int = 0
 
     @property
-    def key(self) -> tuple[float, float, str]:
+    def place(self) -> Place:
         return (self.share, self.served, self.name)
 
     @property
     def idle(self) -> bool:
-        return not (self.lanes or self.used_mb or self.used_millicpus)
+        return not (self.lines or self.used_mb or self.used_millicpus)
 
 
 @dataclass(slots=True)
 class _Queue:
     """All waiting calls of one size."""
 
-    #: Keys of the apps that have calls here, sorted.
-    order: list[tuple[float, float, str]] = field(default_factory=list)
-    blocked: bool = False
+    #: Places of the apps that have a lane here, sorted.
+    order: list[Place] = field(default_factory=list)
+    #: Runners that may have room for a call of this size, as a set; empty: the size is blocked.
+    room: int = ANYWHERE
     #: Since when it has been blocked without one of its calls being placed; None if it is not.
     starved_since_s: float | None = None
     sync: int = 0
     async_: int = 0
+
+    def __len__(self) -> int:
+        return self.sync + self.async_
 
 
 class Backlog:
@@ -89,7 +125,9 @@ class Backlog:
     Order: the app with the smallest dominant share goes first (the larger of its parts of all
     memory and of all cpus), then the one served least recently; an app without history counts as
     served just before the latest, so that neither newcomers nor regulars are starved. Within an
-    app: sync first, then in the order of the stream.
+    app: sync first, then in the order of the stream, where hot routes and all others together
+    take turns. What counts as used is what is charged: a place in line costs nothing, and only
+    the group's own calls can have it, so it is given without regard to other apps.
 
     Example: of 1000 MB and 10 cpus, app a uses 300 MB and 1 cpu: its share is max(0.3, 0.1) =
     0.3. App b uses 100 MB and 5 cpus: 0.5. A waiting call of a goes first. If it needs more than
@@ -106,6 +144,12 @@ class Backlog:
         self._calls: dict[str, Waiting] = {}
         self._apps: dict[str, _App] = {}
         self._queues: dict[Size, _Queue] = {}
+        #: Sizes that are blocked, sorted; and the queues of those that are not.
+        self._blocked: list[Size] = []
+        self._unblocked: dict[Size, _Queue] = {}
+        #: Lines of groups: those to be tried once more, and those that are parked.
+        self._open: OrderedDict[Group, _Line] = OrderedDict()
+        self._parked: dict[Group, _Line] = {}
         self._due: dict[int, dict[str, None]] = {}
         self._total = NOTHING
         self._servings = 0
@@ -135,6 +179,12 @@ class Backlog:
 
     # -- calls come and go
 
+    def overtakes(self, call: Waiting) -> bool:
+        """Say whether a call would overtake others if it were placed at once."""
+        if call.size in self._queues or any(queue.order for queue in self._unblocked.values()):
+            return True
+        return call.head.mode == "async" and self._is_behind(call.head.app)
+
     def offer(self, call: Waiting) -> Admission:
         """Take a call in, if there is room."""
         if call.head.mode == "async":
@@ -160,11 +210,11 @@ class Backlog:
             if largest is None or largest.sync <= mine + 1:
                 return None
             self._largest = largest.name
-        lasts = (next(reversed(lane.sync.values())) for lane in largest.lanes.values() if lane.sync)
+        lasts = (next(reversed(line.sync.values())) for line in largest.lines.values() if line.sync)
         return self.remove(max(lasts, key=lambda call: call.order).head.call_id)
 
     def put_back(self, call: Waiting) -> None:
-        """Take a call in again, first in its lane, whether or not there is room."""
+        """Take a call in again, first in its line, whether or not there is room."""
         self._insert(call, last=False)
 
     def remove(self, call_id: str) -> Waiting | None:
@@ -173,14 +223,15 @@ class Backlog:
         if call is None:
             return None
         app, queue = self._apps[call.head.app], self._queues[call.size]
-        lane = app.lanes[call.size]
-        del lane.of(call.head.mode)[call_id]
-        if not lane:
-            del app.lanes[call.size]
-            self._unlist(queue, app)
+        line = app.lines[_kind(call)]
+        del line.of(call.head.mode)[call_id]
+        if not line.parked:
+            self._take_turn(app, call, line)
+        if not line:
+            self._forget_line(app, call)
         self._count(call, app, queue, -1)
-        if not queue.order:
-            del self._queues[call.size]
+        if not queue:
+            self._forget_queue(call.size)
         self._forget_if_idle(app)
         self._forget_deadline(call)
         return call
@@ -194,33 +245,100 @@ class Backlog:
 
     # -- who is next
 
-    def next(self) -> Waiting | None:
-        """Return the call to be placed next, which stays here; None if all sizes are blocked."""
-        best: tuple[tuple[float, float, str], bool, int] | None = None
-        chosen: Waiting | None = None
-        for size, queue in self._queues.items():
-            if queue.blocked or (best is not None and queue.order[0] > best[0]):
+    def next(self) -> tuple[Waiting, int] | None:
+        """Return the call to be placed next, which stays here; None if there is nothing to try.
+
+        With it, the runners that may have room for it, as a set: the empty one for a call whose
+        size is blocked, and that may find a place in line.
+        """
+        best: tuple[Place, bool, int] | None = None
+        chosen: tuple[Waiting, int] | None = None
+        for size, queue in self._unblocked.items():
+            if not queue.order or (best is not None and queue.order[0] > best[0]):
                 continue
             call = self._apps[queue.order[0][2]].lanes[size].first()
             rank = (queue.order[0], call.head.mode == "async", call.order)
             if best is None or rank < best:
-                best, chosen = rank, call
+                best, chosen = rank, (call, queue.room)
+        if chosen is None and self._open:
+            call = next(iter(self._open.values())).first()
+            return call, self._queues[call.size].room
         return chosen
 
-    def block(self, size: Size, now_s: float) -> None:
-        """Note that no engine can take a call of this size now."""
-        queue = self._queues[size]
-        queue.blocked = True
+    def block(self, call: Waiting, now_s: float) -> None:
+        """Note that no engine can take a call of this one's size now, nor a line this call."""
+        queue = self._queues[call.size]
+        if queue.room:
+            queue.room = 0
+            del self._unblocked[call.size]
+            bisect.insort(self._blocked, call.size)
         if queue.starved_since_s is None:
             queue.starved_since_s = now_s
+        if call.group is not None:
+            self._open.pop(call.group, None)
+            self.unpark(call.group)
 
-    def unblock(self, size: Size) -> None:
-        """Note that some engine can take a call of this size."""
-        self._queues[size].blocked = False
+    def unblock(self, size: Size, runners: int) -> None:
+        """Note that these runners can take a call of this size."""
+        queue = self._queues[size]
+        if not queue.room:
+            del self._blocked[bisect.bisect_left(self._blocked, size)]
+            self._unblocked[size] = queue
+        queue.room |= runners
 
-    def blocked(self) -> list[Size]:
-        """Return the sizes that are blocked."""
-        return [size for size, queue in self._queues.items() if queue.blocked]
+    def blocked(self, free: Size) -> list[Size]:
+        """Return the sizes that are blocked and fit into this."""
+        last = bisect.bisect_right(self._blocked, free.memory_mb, key=_memory_mb)
+        return [size for size in self._blocked[:last] if size.millicpus <= free.millicpus]
+
+    def park(self, group: Group) -> None:
+        """Note that a group cannot use the room that there is for calls of its size."""
+        self._open.pop(group, None)
+        app, queue = self._apps[group.app], self._queues[group.size]
+        line = app.lines[group]
+        queue.room = ANYWHERE  # it is not known any more who has some
+        if line.parked:
+            return
+        line.parked = True
+        self._parked[group] = line
+        lane = app.lanes[group.size]
+        lane.sync.pop(group, None)
+        lane.async_.pop(group, None)
+        self._forget_lane_if_empty(app, group.size)
+        if not queue.order:
+            queue.starved_since_s = None
+
+    def unpark(self, group: Group) -> None:
+        """Note that a group may be able to use room now."""
+        line = self._parked.pop(group, None)
+        if line is None:
+            return
+        line.parked = False
+        for mode in ("sync", "async"):
+            if line.of(mode):
+                self._stand(self._apps[group.app], group.size, line, mode)
+
+    def parked(self, free: Size) -> list[Group]:
+        """Return the groups that are parked and whose calls fit into this."""
+        return [group for group in self._parked if free.covers(group.size)]
+
+    def open(self, group: Group) -> None:
+        """Note that a place may have become free in one of a group's lines."""
+        if group in self._open:
+            return
+        app = self._apps.get(group.app)
+        line = app.lines.get(group) if app else None
+        if line is not None:
+            self._open[group] = line
+
+    def open_all(self) -> None:
+        """Note that there may be places in line for any group."""
+        for app in self._apps.values():
+            for line in app.lines.values():
+                if line.group is not None:
+                    self._open[line.group] = line
+
+    # -- what waits
 
     def starved(self, since_s: float) -> list[Size]:
         """Return the sizes that have been blocked since then without a call placed, worst first."""
@@ -233,7 +351,22 @@ class Backlog:
 
     def sizes(self) -> dict[Size, int]:
         """Return how many calls of each size wait."""
-        return {size: queue.sync + queue.async_ for size, queue in self._queues.items()}
+        return {size: len(queue) for size, queue in self._queues.items()}
+
+    def parked_calls(self) -> dict[Size, int]:
+        """Return how many calls of each size wait in groups that are parked."""
+        counts: dict[Size, int] = {}
+        for group, line in self._parked.items():
+            counts[group.size] = counts.get(group.size, 0) + len(line)
+        return counts
+
+    def is_parked(self, call: Waiting) -> bool:
+        """Say whether a call waits for its group's own sandboxes rather than for capacity."""
+        return call.group is not None and call.group in self._parked
+
+    def wants_room(self, size: Size) -> bool:
+        """Say whether calls of this size wait that capacity would help."""
+        return size in self._queues and bool(self._queues[size].order)
 
     def has_async(self, size: Size) -> bool:
         """Say whether async calls of this size wait."""
@@ -243,9 +376,15 @@ class Backlog:
         """Return all waiting calls of a size."""
         return [call for call in self._calls.values() if call.size == size]
 
-    def first_of(self, size: Size) -> Waiting:
-        """Return the call of a size that is placed before all others of it."""
-        return self._apps[self._queues[size].order[0][2]].lanes[size].first()
+    def heads(self) -> list[Waiting]:
+        """Return, for each size, the first call that waits for capacity, and one that is parked."""
+        parked = {group.size: line.first() for group, line in self._parked.items()}
+        standing = [
+            self._apps[queue.order[0][2]].lanes[size].first()
+            for size, queue in self._queues.items()
+            if queue.order
+        ]
+        return [*standing, *parked.values()]
 
     # -- how much each app uses
 
@@ -257,7 +396,7 @@ class Backlog:
         for app in self._apps.values():
             app.share = self._share(app)
         for queue in self._queues.values():
-            queue.order = sorted(self._apps[name].key for _, _, name in queue.order)
+            queue.order = sorted(self._apps[name].place for _, _, name in queue.order)
 
     def charge(self, app_name: str, size: Size) -> None:
         """Note that an app has been given capacity: it has been served."""
@@ -311,31 +450,46 @@ class Backlog:
 
     def check(self) -> None:
         """Raise AssertionError unless the invariants hold. For tests, after every event."""
-        lanes = [
-            call
-            for app in self._apps.values()
-            for lane in app.lanes.values()
-            for calls in (lane.sync, lane.async_)
-            for call in calls.values()
+        lines = [
+            (app, kind, line) for app in self._apps.values() for kind, line in app.lines.items()
         ]
-        modes = [call.head.mode for call in lanes]
+        calls = [c for _, _, line in lines for c in (*line.sync.values(), *line.async_.values())]
+        modes = [call.head.mode for call in calls]
+        groups = {kind: line for _, kind, line in lines if line.group is not None}
         facts = {
-            "once": sorted(c.head.call_id for c in lanes) == sorted(self._calls),
+            "once": sorted(c.head.call_id for c in calls) == sorted(self._calls),
+            "lines": all(line and (line.group or kind) == kind for _, kind, line in lines),
             "sync": modes.count("sync") == self.sync_waiting,
             "async": modes.count("async") == self.async_waiting,
-            "sizes": self.sizes() == {s: len(self.of_size(s)) for s in {c.size for c in lanes}},
+            "sizes": self.sizes() == {s: len(self.of_size(s)) for s in {c.size for c in calls}},
+            "lanes": all(self._has_right_lanes(app) for app in self._apps.values()),
             "orders": all(
-                queue.order == sorted(a.key for a in self._apps.values() if size in a.lanes)
+                queue.order == sorted(a.place for a in self._apps.values() if size in a.lanes)
                 for size, queue in self._queues.items()
             ),
+            "blocked": self._blocked == sorted(s for s, q in self._queues.items() if not q.room)
+            and self._unblocked == {s: q for s, q in self._queues.items() if q.room},
+            "open": all(groups.get(group) is line for group, line in self._open.items()),
+            "parked": self._parked == {kind: line for kind, line in groups.items() if line.parked},
             "idle": not any(app.idle for app in self._apps.values()),
             "due": sum(map(len, self._due.values()))
-            == sum(1 for call in lanes if call.head.wait_until_ms),
+            == sum(1 for call in calls if call.head.wait_until_ms),
         }
         if not all(facts.values()):
             raise AssertionError(f"backlog: {facts}")
 
     # -- inside
+
+    @staticmethod
+    def _has_right_lanes(app: _App) -> bool:
+        standing = [line for line in app.lines.values() if not line.parked]
+        sizes = {line.first().size for line in standing}
+        return set(app.lanes) == sizes and all(
+            set(lane.of(mode))
+            == {e.group for e in standing if e.of(mode) and e.first().size == size}
+            for size, lane in app.lanes.items()
+            for mode in ("sync", "async")
+        )
 
     @property
     def _async_room(self) -> int:
@@ -352,33 +506,72 @@ class Backlog:
     def _has_async_room(self, app_name: str) -> bool:
         return self._async_room > 0 and self._async_of(app_name) < self._async_app_max
 
+    def _is_behind(self, app_name: str) -> bool:
+        """Say whether async calls of an app that came before are still to be read."""
+        return app_name in self._passed or app_name in self._scanning
+
     def _offer_async(self, call: Waiting) -> Admission:
         app_name = call.head.app
-        behind = app_name in self._passed or app_name in self._scanning
-        if behind or not self._has_async_room(app_name):
+        if self._is_behind(app_name) or not self._has_async_room(app_name):
             self._passed.setdefault(app_name, call.entry_id)
             return Admission.PASSED_OVER
         self._insert(call, last=True)
         return Admission.WAITS
 
     def _insert(self, call: Waiting, *, last: bool) -> None:
-        app = self._app(call.head.app)
-        queue = self._queues.get(call.size)
-        if queue is None:
-            queue = self._queues[call.size] = _Queue()
-        lane = app.lanes.get(call.size)
-        if lane is None:
-            lane = app.lanes[call.size] = _Lane()
-            bisect.insort(queue.order, app.key)
-        calls = lane.of(call.head.mode)
+        app, kind, mode = self._app(call.head.app), _kind(call), call.head.mode
+        if call.size not in self._queues:
+            self._queues[call.size] = self._unblocked[call.size] = _Queue()
+        line = app.lines.get(kind)
+        if line is None:
+            line = app.lines[kind] = _Line(call.group)
+            if call.group is not None:
+                self._open[call.group] = line
+        calls = line.of(mode)
         calls[call.head.call_id] = call
         if not last:
             calls.move_to_end(call.head.call_id, last=False)
+        if not line.parked:
+            self._stand(app, call.size, line, mode)
         self._calls[call.head.call_id] = call
-        self._count(call, app, queue, +1)
+        self._count(call, app, self._queues[call.size], +1)
         if call.head.wait_until_ms:
             bucket = self._due.setdefault(call.head.wait_until_ms // BUCKET_MS, {})
             bucket[call.head.call_id] = None
+
+    def _stand(self, app: _App, size: Size, line: _Line, mode: str) -> None:
+        """Let a line have its turn in its app's lane."""
+        lane = app.lanes.get(size)
+        if lane is None:
+            lane = app.lanes[size] = _Lane()
+            bisect.insort(self._queues[size].order, app.place)
+        lane.of(mode)[line.group] = line
+
+    def _take_turn(self, app: _App, call: Waiting, line: _Line) -> None:
+        """Let the other lines in a lane go first, after a call of this one has been taken out."""
+        turns = app.lanes[call.size].of(call.head.mode)
+        if line.of(call.head.mode):
+            turns.move_to_end(line.group)
+            return
+        del turns[line.group]
+        self._forget_lane_if_empty(app, call.size)
+
+    def _forget_lane_if_empty(self, app: _App, size: Size) -> None:
+        if not app.lanes[size]:
+            del app.lanes[size]
+            self._unlist(self._queues[size], app)
+
+    def _forget_line(self, app: _App, call: Waiting) -> None:
+        del app.lines[_kind(call)]
+        if call.group is not None:
+            self._open.pop(call.group, None)
+            self._parked.pop(call.group, None)
+
+    def _forget_queue(self, size: Size) -> None:
+        if self._queues.pop(size).room:
+            del self._unblocked[size]
+        else:
+            del self._blocked[bisect.bisect_left(self._blocked, size)]
 
     def _count(self, call: Waiting, app: _App, queue: _Queue, change: int) -> None:
         if call.head.mode == "sync":
@@ -415,13 +608,22 @@ class Backlog:
         app.used_millicpus += sign * size.millicpus
         app.share, app.served = self._share(app), served
         for queue in queues:
-            bisect.insort(queue.order, app.key)
+            bisect.insort(queue.order, app.place)
 
     @staticmethod
     def _unlist(queue: _Queue, app: _App) -> None:
-        del queue.order[bisect.bisect_left(queue.order, app.key)]
+        del queue.order[bisect.bisect_left(queue.order, app.place)]
 
     def _share(self, app: _App) -> float:
         of_memory = app.used_mb / max(self._total.memory_mb, 1)
         of_cpus = app.used_millicpus / max(self._total.millicpus, 1)
         return max(of_memory, of_cpus)
+
+
+def _kind(call: Waiting) -> Size | Group:
+    """Return what a call shares a line by: its group, or its size alone."""
+    return call.group or call.size
+
+
+def _memory_mb(size: Size) -> int:
+    return size.memory_mb
