@@ -11,12 +11,14 @@ is some: then it is parked, and does not stand in the way of others of its size.
 """
 
 import bisect
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import Enum
 
+from services.scheduler import lanes
 from services.scheduler.events import Waiting
+from services.scheduler.lanes import App, Lane, Line, Place, Queue
 from services.scheduler.ledger import NOTHING, Group, Size
 from services.scheduler.placement import ANYWHERE
 
@@ -24,9 +26,6 @@ from services.scheduler.placement import ANYWHERE
 BUCKET_MS = 100
 #: One app's async calls take at most this part of the room for references to async calls.
 APP_PART = 4
-
-#: An app's place among others, the smallest first: its share, when it was served, its name.
-Place = tuple[float, float, str]
 
 
 class Admission(Enum):
@@ -37,86 +36,6 @@ class Admission(Enum):
     REFUSED = "refused"
     #: Async: there is no room for a reference. It stays in its stream and is read again later.
     PASSED_OVER = "passed over"
-
-
-@dataclass(slots=True)
-class _Line:
-    """One app's waiting calls of one size and group, each mode in the order of its stream."""
-
-    group: Group | None
-    sync: OrderedDict[str, Waiting] = field(default_factory=OrderedDict)
-    async_: OrderedDict[str, Waiting] = field(default_factory=OrderedDict)
-    parked: bool = False
-
-    def of(self, mode: str) -> OrderedDict[str, Waiting]:
-        return self.sync if mode == "sync" else self.async_
-
-    def first(self) -> Waiting:
-        return next(iter((self.sync or self.async_).values()))
-
-    def __bool__(self) -> bool:
-        return bool(self.sync or self.async_)
-
-    def __len__(self) -> int:
-        return len(self.sync) + len(self.async_)
-
-
-@dataclass(slots=True)
-class _Lane:
-    """One app's lines of one size that capacity would help: they take turns, sync calls first."""
-
-    sync: OrderedDict[Group | None, _Line] = field(default_factory=OrderedDict)
-    async_: OrderedDict[Group | None, _Line] = field(default_factory=OrderedDict)
-
-    def of(self, mode: str) -> OrderedDict[Group | None, _Line]:
-        return self.sync if mode == "sync" else self.async_
-
-    def first(self) -> Waiting:
-        return next(iter((self.sync or self.async_).values())).first()
-
-    def __bool__(self) -> bool:
-        return bool(self.sync or self.async_)
-
-
-@dataclass(slots=True)
-class _App:
-    """One app that has waiting calls or uses capacity."""
-
-    name: str
-    #: When it was last served, as a count of servings.
-    served: float
-    used_mb: int = 0
-    used_millicpus: int = 0
-    share: float = 0.0
-    lines: dict[Size | Group, _Line] = field(default_factory=dict)
-    lanes: dict[Size, _Lane] = field(default_factory=dict)
-    sync: int = 0
-    async_: int = 0
-
-    @property
-    def place(self) -> Place:
-        return (self.share, self.served, self.name)
-
-    @property
-    def idle(self) -> bool:
-        return not (self.lines or self.used_mb or self.used_millicpus)
-
-
-@dataclass(slots=True)
-class _Queue:
-    """All waiting calls of one size."""
-
-    #: Places of the apps that have a lane here, sorted.
-    order: list[Place] = field(default_factory=list)
-    #: Runners that may have room for a call of this size, as a set; empty: the size is blocked.
-    room: int = ANYWHERE
-    #: Since when it has been blocked without one of its calls being placed; None if it is not.
-    starved_since_s: float | None = None
-    sync: int = 0
-    async_: int = 0
-
-    def __len__(self) -> int:
-        return self.sync + self.async_
 
 
 class Backlog:
@@ -142,14 +61,14 @@ class Backlog:
         self.sync_max, self.async_max = sync_max, async_max
         self.sync_waiting = self.async_waiting = 0
         self._calls: dict[str, Waiting] = {}
-        self._apps: dict[str, _App] = {}
-        self._queues: dict[Size, _Queue] = {}
-        #: Sizes that are blocked, sorted; and the queues of those that are not.
-        self._blocked: list[Size] = []
-        self._unblocked: dict[Size, _Queue] = {}
+        self._apps: dict[str, App] = {}
+        self._queues: dict[Size, Queue] = {}
+        #: Their sizes, sorted; and those that are not blocked.
+        self._sizes: list[Size] = []
+        self._unblocked: dict[Size, Queue] = {}
         #: Lines of groups: those to be tried once more, and those that are parked.
-        self._open: OrderedDict[Group, _Line] = OrderedDict()
-        self._parked: dict[Group, _Line] = {}
+        self._open: OrderedDict[Group, Line] = OrderedDict()
+        self._parked: dict[Group, Line] = {}
         self._due: dict[int, dict[str, None]] = {}
         self._total = NOTHING
         self._servings = 0
@@ -181,8 +100,11 @@ class Backlog:
 
     def overtakes(self, call: Waiting) -> bool:
         """Say whether a call would overtake others if it were placed at once."""
-        if call.size in self._queues or any(queue.order for queue in self._unblocked.values()):
+        if call.size in self._queues:
             return True
+        for queue in self._unblocked.values():
+            if queue.order:
+                return True
         return call.head.mode == "async" and self._is_behind(call.head.app)
 
     def offer(self, call: Waiting) -> Admission:
@@ -223,7 +145,7 @@ class Backlog:
         if call is None:
             return None
         app, queue = self._apps[call.head.app], self._queues[call.size]
-        line = app.lines[_kind(call)]
+        line = app.lines[lanes.kind(call)]
         del line.of(call.head.mode)[call_id]
         if not line.parked:
             self._take_turn(app, call, line)
@@ -261,7 +183,7 @@ class Backlog:
             if best is None or rank < best:
                 best, chosen = rank, (call, queue.room)
         if chosen is None and self._open:
-            call = next(iter(self._open.values())).first()
+            call = next(iter(self._open.values())).head()
             return call, self._queues[call.size].room
         return chosen
 
@@ -269,27 +191,30 @@ class Backlog:
         """Note that no engine can take a call of this one's size now, nor a line this call."""
         queue = self._queues[call.size]
         if queue.room:
-            queue.room = 0
-            del self._unblocked[call.size]
-            bisect.insort(self._blocked, call.size)
-        if queue.starved_since_s is None:
-            queue.starved_since_s = now_s
+            self._block(call.size, queue, now_s)
         if call.group is not None:
             self._open.pop(call.group, None)
             self.unpark(call.group)
+
+    def shrink(self, runners: int, free: Size, now_s: float) -> None:
+        """Note that these runners have no more room than this."""
+        for size, queue in list(self._unblocked.items()):
+            if queue.room > 0 and not free.covers(size):
+                queue.room &= ~runners
+                if not queue.room:
+                    self._block(size, queue, now_s)
 
     def unblock(self, size: Size, runners: int) -> None:
         """Note that these runners can take a call of this size."""
         queue = self._queues[size]
         if not queue.room:
-            del self._blocked[bisect.bisect_left(self._blocked, size)]
             self._unblocked[size] = queue
         queue.room |= runners
 
     def blocked(self, free: Size) -> list[Size]:
         """Return the sizes that are blocked and fit into this."""
-        last = bisect.bisect_right(self._blocked, free.memory_mb, key=_memory_mb)
-        return [size for size in self._blocked[:last] if size.millicpus <= free.millicpus]
+        sizes = self._sizes[: bisect.bisect_right(self._sizes, (free.memory_mb, math.inf))]
+        return [s for s in sizes if s.millicpus <= free.millicpus and s not in self._unblocked]
 
     def park(self, group: Group) -> None:
         """Note that a group cannot use the room that there is for calls of its size."""
@@ -302,8 +227,8 @@ class Backlog:
         line.parked = True
         self._parked[group] = line
         lane = app.lanes[group.size]
-        lane.sync.pop(group, None)
-        lane.async_.pop(group, None)
+        for mode in ("sync", "async"):
+            lane.of(mode).pop(group, None)
         self._forget_lane_if_empty(app, group.size)
         if not queue.order:
             queue.starved_since_s = None
@@ -378,7 +303,7 @@ class Backlog:
 
     def heads(self) -> list[Waiting]:
         """Return, for each size, the first call that waits for capacity, and one that is parked."""
-        parked = {group.size: line.first() for group, line in self._parked.items()}
+        parked = {group.size: line.head() for group, line in self._parked.items()}
         standing = [
             self._apps[queue.order[0][2]].lanes[size].first()
             for size, queue in self._queues.items()
@@ -401,7 +326,8 @@ class Backlog:
     def charge(self, app_name: str, size: Size) -> None:
         """Note that an app has been given capacity: it has been served."""
         self._servings += 1
-        self._use(self._app(app_name), size, +1, served=float(self._servings))
+        app = self._apps.get(app_name) or self._new_app(app_name)
+        self._use(app, size.memory_mb, size.millicpus, served=float(self._servings))
         queue = self._queues.get(size)
         if queue is not None:
             queue.starved_since_s = None
@@ -409,7 +335,7 @@ class Backlog:
     def refund(self, app_name: str, size: Size) -> None:
         """Note that an app has returned capacity."""
         app = self._apps[app_name]
-        self._use(app, size, -1, served=app.served)
+        self._use(app, -size.memory_mb, -size.millicpus, served=app.served)
         self._forget_if_idle(app)
 
     # -- async calls beyond the bound
@@ -453,7 +379,7 @@ class Backlog:
         lines = [
             (app, kind, line) for app in self._apps.values() for kind, line in app.lines.items()
         ]
-        calls = [c for _, _, line in lines for c in (*line.sync.values(), *line.async_.values())]
+        calls = [c for _, _, line in lines for c in line.all()]
         modes = [call.head.mode for call in calls]
         groups = {kind: line for _, kind, line in lines if line.group is not None}
         facts = {
@@ -467,7 +393,7 @@ class Backlog:
                 queue.order == sorted(a.place for a in self._apps.values() if size in a.lanes)
                 for size, queue in self._queues.items()
             ),
-            "blocked": self._blocked == sorted(s for s, q in self._queues.items() if not q.room)
+            "blocked": self._sizes == sorted(self._queues)
             and self._unblocked == {s: q for s, q in self._queues.items() if q.room},
             "open": all(groups.get(group) is line for group, line in self._open.items()),
             "parked": self._parked == {kind: line for kind, line in groups.items() if line.parked},
@@ -481,15 +407,18 @@ class Backlog:
     # -- inside
 
     @staticmethod
-    def _has_right_lanes(app: _App) -> bool:
-        standing = [line for line in app.lines.values() if not line.parked]
-        sizes = {line.first().size for line in standing}
-        return set(app.lanes) == sizes and all(
-            set(lane.of(mode))
-            == {e.group for e in standing if e.of(mode) and e.first().size == size}
+    def _has_right_lanes(app: App) -> bool:
+        standing: dict[tuple[Size, str], set[Group | None]] = {}
+        for line in app.lines.values():
+            for call in () if line.parked else line.all():
+                standing.setdefault((call.size, call.head.mode), set()).add(line.group)
+        listed = {
+            (size, mode): set(lane.of(mode))
             for size, lane in app.lanes.items()
             for mode in ("sync", "async")
-        )
+            if lane.of(mode)
+        }
+        return listed == standing and all(app.lanes.values())
 
     @property
     def _async_room(self) -> int:
@@ -519,12 +448,14 @@ class Backlog:
         return Admission.WAITS
 
     def _insert(self, call: Waiting, *, last: bool) -> None:
-        app, kind, mode = self._app(call.head.app), _kind(call), call.head.mode
+        app = self._apps.get(call.head.app) or self._new_app(call.head.app)
+        kind, mode = lanes.kind(call), call.head.mode
         if call.size not in self._queues:
-            self._queues[call.size] = self._unblocked[call.size] = _Queue()
+            self._queues[call.size] = self._unblocked[call.size] = Queue()
+            bisect.insort(self._sizes, call.size)
         line = app.lines.get(kind)
         if line is None:
-            line = app.lines[kind] = _Line(call.group)
+            line = app.lines[kind] = Line(group=call.group)
             if call.group is not None:
                 self._open[call.group] = line
         calls = line.of(mode)
@@ -539,15 +470,17 @@ class Backlog:
             bucket = self._due.setdefault(call.head.wait_until_ms // BUCKET_MS, {})
             bucket[call.head.call_id] = None
 
-    def _stand(self, app: _App, size: Size, line: _Line, mode: str) -> None:
+    def _stand(self, app: App, size: Size, line: Line, mode: str) -> None:
         """Let a line have its turn in its app's lane."""
         lane = app.lanes.get(size)
         if lane is None:
-            lane = app.lanes[size] = _Lane()
+            if not app.lanes:
+                app.share = self._share(app)
+            lane = app.lanes[size] = Lane()
             bisect.insort(self._queues[size].order, app.place)
         lane.of(mode)[line.group] = line
 
-    def _take_turn(self, app: _App, call: Waiting, line: _Line) -> None:
+    def _take_turn(self, app: App, call: Waiting, line: Line) -> None:
         """Let the other lines in a lane go first, after a call of this one has been taken out."""
         turns = app.lanes[call.size].of(call.head.mode)
         if line.of(call.head.mode):
@@ -556,24 +489,29 @@ class Backlog:
         del turns[line.group]
         self._forget_lane_if_empty(app, call.size)
 
-    def _forget_lane_if_empty(self, app: _App, size: Size) -> None:
+    def _forget_lane_if_empty(self, app: App, size: Size) -> None:
         if not app.lanes[size]:
             del app.lanes[size]
             self._unlist(self._queues[size], app)
 
-    def _forget_line(self, app: _App, call: Waiting) -> None:
-        del app.lines[_kind(call)]
+    def _forget_line(self, app: App, call: Waiting) -> None:
+        del app.lines[lanes.kind(call)]
         if call.group is not None:
             self._open.pop(call.group, None)
             self._parked.pop(call.group, None)
 
-    def _forget_queue(self, size: Size) -> None:
-        if self._queues.pop(size).room:
-            del self._unblocked[size]
-        else:
-            del self._blocked[bisect.bisect_left(self._blocked, size)]
+    def _block(self, size: Size, queue: Queue, now_s: float) -> None:
+        queue.room = 0
+        del self._unblocked[size]
+        if queue.starved_since_s is None:
+            queue.starved_since_s = now_s
 
-    def _count(self, call: Waiting, app: _App, queue: _Queue, change: int) -> None:
+    def _forget_queue(self, size: Size) -> None:
+        del self._queues[size]
+        del self._sizes[bisect.bisect_left(self._sizes, size)]
+        self._unblocked.pop(size, None)
+
+    def _count(self, call: Waiting, app: App, queue: Queue, change: int) -> None:
         if call.head.mode == "sync":
             self.sync_waiting += change
             app.sync += change
@@ -590,40 +528,30 @@ class Backlog:
             if not self._due[at]:
                 del self._due[at]
 
-    def _app(self, name: str) -> _App:
-        app = self._apps.get(name)
-        if app is None:
-            app = self._apps[name] = _App(name, served=self._servings - 0.5)
+    def _new_app(self, name: str) -> App:
+        app = self._apps[name] = App(name, served=self._servings - 0.5)
         return app
 
-    def _forget_if_idle(self, app: _App) -> None:
-        if app.idle:
+    def _forget_if_idle(self, app: App) -> None:
+        if not app.lines and app.idle:
             del self._apps[app.name]
 
-    def _use(self, app: _App, size: Size, sign: int, served: float) -> None:
-        queues = [self._queues[lane_size] for lane_size in app.lanes]
-        for queue in queues:
-            self._unlist(queue, app)
-        app.used_mb += sign * size.memory_mb
-        app.used_millicpus += sign * size.millicpus
-        app.share, app.served = self._share(app), served
-        for queue in queues:
-            bisect.insort(queue.order, app.place)
+    def _use(self, app: App, memory_mb: int, millicpus: int, served: float) -> None:
+        """Note that an app uses more, or less, and when it was served."""
+        for size in app.lanes:
+            self._unlist(self._queues[size], app)
+        app.used_mb += memory_mb
+        app.used_millicpus += millicpus
+        app.served = served
+        if app.lanes:
+            app.share = self._share(app)
+            for size in app.lanes:
+                bisect.insort(self._queues[size].order, app.place)
 
     @staticmethod
-    def _unlist(queue: _Queue, app: _App) -> None:
+    def _unlist(queue: Queue, app: App) -> None:
         del queue.order[bisect.bisect_left(queue.order, app.place)]
 
-    def _share(self, app: _App) -> float:
-        of_memory = app.used_mb / max(self._total.memory_mb, 1)
-        of_cpus = app.used_millicpus / max(self._total.millicpus, 1)
-        return max(of_memory, of_cpus)
-
-
-def _kind(call: Waiting) -> Size | Group:
-    """Return what a call shares a line by: its group, or its size alone."""
-    return call.group or call.size
-
-
-def _memory_mb(size: Size) -> int:
-    return size.memory_mb
+    def _share(self, app: App) -> float:
+        total_mb, total_millicpus = self._total
+        return max(app.used_mb / (total_mb or 1), app.used_millicpus / (total_millicpus or 1))

@@ -93,34 +93,40 @@ class Reservation(msgspec.Struct, frozen=True):
 class _Account:
     """One engine: what it offers, and the sum of what is given out."""
 
-    __slots__ = ("calls", "given_mb", "given_millicpus", "members", "offered")
+    __slots__ = ("calls", "free", "given_mb", "given_millicpus", "members", "offered")
 
     def __init__(self) -> None:
         self.offered = NOTHING
         self.given_mb = 0
         self.given_millicpus = 0
+        #: What can still be given, never below nothing.
+        self.free = NOTHING
         #: Calls that hold something here, be it a place in line.
         self.calls = 0
         #: Runner and group -> how many calls of the group the runner has.
         self.members: dict[tuple[str, Group], int] = {}
 
+    def offer(self, offered: Size) -> None:
+        self.offered = offered
+        self._give(0, 0)
+
     def enter(self, reservation: Reservation) -> Size:
         """Count a call in; returns what it is charged."""
         self.calls += 1
-        group = reservation.group
+        size, group = reservation.size, reservation.group
         if group is not None:
             at = (reservation.runner_id, group)
             before = self.members.get(at, 0)
             self.members[at] = before + 1
             if before >= group.most:
                 return NOTHING
-        self._book(reservation.size, +1)
-        return reservation.size
+        self._give(size.memory_mb, size.millicpus)
+        return size
 
     def leave(self, reservation: Reservation) -> Size:
         """Count a call out; returns what is not charged any more."""
         self.calls -= 1
-        group = reservation.group
+        size, group = reservation.size, reservation.group
         if group is not None:
             at = (reservation.runner_id, group)
             left = self.members[at] = self.members[at] - 1
@@ -128,12 +134,15 @@ class _Account:
                 return NOTHING
             if not left:
                 del self.members[at]
-        self._book(reservation.size, -1)
-        return reservation.size
+        self._give(-size.memory_mb, -size.millicpus)
+        return size
 
-    def _book(self, size: Size, sign: int) -> None:
-        self.given_mb += sign * size.memory_mb
-        self.given_millicpus += sign * size.millicpus
+    def _give(self, memory_mb: int, millicpus: int) -> None:
+        self.given_mb += memory_mb
+        self.given_millicpus += millicpus
+        left_mb = self.offered.memory_mb - self.given_mb
+        left_millicpus = self.offered.millicpus - self.given_millicpus
+        self.free = Size(max(left_mb, 0), max(left_millicpus, 0))
 
 
 class Ledger:
@@ -187,18 +196,13 @@ class Ledger:
             self.total.memory_mb + offered.memory_mb - account.offered.memory_mb,
             self.total.millicpus + offered.millicpus - account.offered.millicpus,
         )
-        account.offered = offered
+        account.offer(offered)
         self._drop_if_empty(engine_id, account)
 
     def free(self, engine_id: str) -> Size:
         """Return what an engine can still give, never below nothing."""
         account = self._accounts.get(engine_id)
-        if account is None:
-            return NOTHING
-        offered_mb, offered_millicpus = account.offered
-        memory_mb = offered_mb - account.given_mb
-        millicpus = offered_millicpus - account.given_millicpus
-        return Size(max(memory_mb, 0), max(millicpus, 0))
+        return account.free if account else NOTHING
 
     def reserve(self, reservation: Reservation) -> Size:
         """Give capacity out; returns how much: nothing, for a place in line.

@@ -22,12 +22,15 @@ SPARE_PART = 2
 ANYWHERE = -1
 
 
+@lru_cache(maxsize=1 << 16)
 def level(amount: int) -> int:
-    """Return the level of a positive amount: four to each doubling, so about 20 % apart.
+    """Return the level of an amount: four to each doubling, so about 20 % apart; -1 for nothing.
 
     >>> [level(amount) for amount in (1024, 1279, 1280, 2048)]
     [40, 40, 41, 44]
     """
+    if amount <= 0:
+        return -1
     octave = amount.bit_length() - 1
     return octave * 4 + ((amount << 2 >> octave) & 3)
 
@@ -56,6 +59,11 @@ class Levels:
         if not self._sets[at]:
             del self._sets[at]
             del self._order[bisect.bisect_left(self._order, at)]
+
+    def move(self, bits: int, before: int, now: int) -> None:
+        """Put runners from one level to another."""
+        self.discard(bits, before)
+        self.add(bits, now)
 
     def from_(self, least: int) -> int:
         """Return the runners at a level or above."""
@@ -101,10 +109,6 @@ def _sure(amount: int) -> int:
     return level(amount - 1) + 1 if amount > 1 else 0
 
 
-def _level(amount: int) -> int:
-    return level(amount) if amount > 0 else -1
-
-
 @dataclass(slots=True)
 class _Engine:
     engine_id: str
@@ -120,10 +124,10 @@ class _Engine:
     memory_level: int = -1
     cpus_level: int = -1
     spare: bool = False
-
-    @property
-    def rank(self) -> tuple[int, int, str]:
-        return (-self.memory_level, self.idle_mb - self.free.memory_mb, self.engine_id)
+    #: Its place among others that can take a call, the smallest first.
+    rank: tuple[int, int, str] = (1, 0, "")
+    #: Whether levels, spare and rank are older than what is free now.
+    stale: bool = False
 
 
 class Spot(NamedTuple):
@@ -177,6 +181,8 @@ class Placement:
         self._images: dict[str, int] = {}
         #: The engine kept free for calls of one size, and that size.
         self._earmark: tuple[str, Size] | None = None
+        #: Engines whose place in the sets is to be found anew before it counts.
+        self._stale: list[_Engine] = []
         self._shortages: dict[Size, Shortage] = {}
         self._could: dict[Size, bool] = {}
 
@@ -202,8 +208,7 @@ class Placement:
                 self._toggle_image(image, usable)
             engine.images = images
         engine.offered, engine.staying = offered, staying
-        self._see_spare(engine)
-        self._shortages.clear()
+        self._changed(engine)
         self._could.clear()
 
     def set_free(self, engine_id: str, free: Size) -> None:
@@ -212,23 +217,14 @@ class Placement:
         if engine is None:
             return
         engine.free = free
-        memory_level, cpus_level = _level(free.memory_mb), _level(free.millicpus)
-        if memory_level != engine.memory_level:
-            self._memory.discard(engine.usable, engine.memory_level)
-            self._memory.add(engine.usable, memory_level)
-            engine.memory_level = memory_level
-        if cpus_level != engine.cpus_level:
-            self._cpus.discard(engine.usable, engine.cpus_level)
-            self._cpus.add(engine.usable, cpus_level)
-            engine.cpus_level = cpus_level
-        self._see_spare(engine)
-        self._shortages.clear()
+        self._changed(engine)
 
     def set_idle(self, engine_id: str, idle_mb: int) -> None:
         """Say how much memory of an engine idle sandboxes keep."""
         engine = self._engines.get(engine_id)
-        if engine is not None:
+        if engine is not None and engine.idle_mb != idle_mb:
             engine.idle_mb = idle_mb
+            self._changed(engine)
 
     def remove(self, engine_id: str) -> None:
         """Forget an engine whose last runner is gone."""
@@ -236,6 +232,7 @@ class Placement:
         if engine is None:
             return
         self._leave_sets(engine)
+        engine.usable = 0
         self._shortages.clear()
         self._could.clear()
         if self._earmark and self._earmark[0] == engine_id:
@@ -258,11 +255,15 @@ class Placement:
         it, however much is free.
         """
         among = self.open_to(size) & room & ~full
+        if among.bit_count() <= COMPARED:
+            among = self._fitting(among, size)
+            if not among & (among - 1):
+                return self._only(among)
         near = among & ready
-        if near:
-            engine = self._freest(near, size)
-            if engine is not None:
-                return Spot(engine.engine_id, among & engine.usable, ready)
+        engine = self._freest(near, size) if near else None
+        if engine is not None:
+            return Spot(engine.engine_id, among & engine.usable, ready)
+        self._settle()
         for near in (among & home & self._spare, among & self._images.get(image, 0), among):
             engine = self._freest(near, size) if near else None
             if engine is not None:
@@ -341,8 +342,14 @@ class Placement:
         fresh = Placement()
         for engine in self._engines.values():
             fresh._join_sets(engine)
-            if engine.spare != (engine.free.millicpus * SPARE_PART >= engine.offered.millicpus):
-                raise AssertionError(f"spare of {engine}")
+            levels = (
+                level(engine.free.memory_mb),
+                level(engine.free.millicpus),
+                _has_spare(engine),
+            )
+            listed = (engine.memory_level, engine.cpus_level, engine.spare)
+            if listed != levels and engine not in self._stale:
+                raise AssertionError(f"{engine} should be at {levels}")
         if self._sets() != fresh._sets():
             raise AssertionError(f"{self._sets()} should be {fresh._sets()}")
 
@@ -371,6 +378,10 @@ class Placement:
 
         Engines that have enough for sure come first: they need not be looked at one by one.
         """
+        if not candidates & (candidates - 1):
+            engine = self._of[candidates.bit_length() - 1]
+            return engine if engine.free.covers(size) else None
+        self._settle()
         if candidates.bit_count() <= COMPARED:
             return self._first(candidates, size)
         least = _least(size)
@@ -387,16 +398,33 @@ class Placement:
 
     def _first(self, among: int, size: Size) -> _Engine | None:
         """Return the engine that ranks first, comparing the first `COMPARED` that fit."""
+        memory_mb, millicpus = size
         best: _Engine | None = None
-        compared = 0
-        while among and compared < COMPARED:
+        left = COMPARED
+        while among and left:
             engine = self._of[(among & -among).bit_length() - 1]
             among &= ~engine.usable
-            if engine.free.covers(size):
-                compared += 1
+            if engine.free[0] >= memory_mb and engine.free[1] >= millicpus:
+                left -= 1
                 if best is None or engine.rank < best.rank:
                     best = engine
         return best
+
+    def _fitting(self, among: int, size: Size) -> int:
+        """Return those of a few runners whose engines can take a call of this size."""
+        found = 0
+        while among:
+            engine = self._of[(among & -among).bit_length() - 1]
+            if engine.free.covers(size):
+                found |= among & engine.usable
+            among &= ~engine.usable
+        return found
+
+    def _only(self, runner: int) -> Spot | None:
+        """Return the spot of the only runner that is left; None if there is none."""
+        if not runner:
+            return None
+        return Spot(self._of[runner.bit_length() - 1].engine_id, runner, runner)
 
     def _join_sets(self, engine: _Engine) -> None:
         runners = engine.usable
@@ -427,11 +455,33 @@ class Placement:
         else:
             self._images.pop(image, None)
 
-    def _see_spare(self, engine: _Engine) -> None:
-        spare = engine.free.millicpus * SPARE_PART >= engine.offered.millicpus
-        if spare != engine.spare:
-            engine.spare = spare
-            self._spare ^= engine.usable
+    def _changed(self, engine: _Engine) -> None:
+        self._shortages.clear()
+        if not engine.stale:
+            engine.stale = True
+            self._stale.append(engine)
+
+    def _settle(self) -> None:
+        """Bring the sets up to what is free.
+
+        Put off until sets are asked: where a call finds its own runner, or where all are full,
+        they are not.
+        """
+        for engine in self._stale:
+            engine.stale = False
+            at = level(engine.free.memory_mb)
+            if at != engine.memory_level:
+                self._memory.move(engine.usable, engine.memory_level, at)
+                engine.memory_level = at
+            at = level(engine.free.millicpus)
+            if at != engine.cpus_level:
+                self._cpus.move(engine.usable, engine.cpus_level, at)
+                engine.cpus_level = at
+            if engine.spare != _has_spare(engine):
+                engine.spare = not engine.spare
+                self._spare ^= engine.usable
+            engine.rank = (-engine.memory_level, engine.idle_mb - engine.free[0], engine.engine_id)
+        self._stale.clear()
 
 
 def _slots(runners: int) -> Iterator[int]:
@@ -439,6 +489,10 @@ def _slots(runners: int) -> Iterator[int]:
         low = runners & -runners
         runners ^= low
         yield low.bit_length() - 1
+
+
+def _has_spare(engine: _Engine) -> bool:
+    return engine.free.millicpus * SPARE_PART >= engine.offered.millicpus
 
 
 def _by_free_memory(engine: _Engine) -> tuple[int, str]:

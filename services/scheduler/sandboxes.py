@@ -27,18 +27,14 @@ class _Stock:
     home: bool = False
 
     @property
-    def in_use(self) -> int:
-        """How many it needs for the calls it has."""
-        return min(self.calls, self.most) if self.most else self.calls
-
-    @property
     def known(self) -> int:
         """How many it has, as far as can be known."""
         return max(self.said, self.peak, self.peak_before)
 
     def settle(self) -> None:
         """Take note that a heartbeat has come."""
-        self.peak, self.peak_before = self.in_use, self.peak
+        in_use = min(self.calls, self.most) if self.most else self.calls
+        self.peak, self.peak_before = in_use, self.peak
 
 
 @dataclass(slots=True)
@@ -56,11 +52,16 @@ class _Shelf:
 
 
 @dataclass(slots=True)
-class _Route:
-    """Sets of runners: `home` to sandboxes of one key, and with one `ready` for a call."""
+class Where:
+    """Where sandboxes of one key are, as sets of runners."""
 
+    #: Those that have one free for a call.
     ready: int = 0
+    #: Those that have one, or are about to.
     home: int = 0
+
+
+NOWHERE = Where()
 
 
 class Sandboxes:
@@ -77,30 +78,25 @@ class Sandboxes:
 
     def __init__(self) -> None:
         self._shelves: dict[str, _Shelf] = {}
-        self._routes: dict[str, _Route] = {}
+        self._where: dict[str, Where] = {}
 
-    def ready(self, key: str) -> int:
-        """Return the runners that have a sandbox of a key free for a call."""
-        route = self._routes.get(key)
-        return route.ready if route else 0
-
-    def home(self, key: str) -> int:
-        """Return the runners that have sandboxes of a key, or are about to."""
-        route = self._routes.get(key)
-        return route.home if route else 0
+    def at(self, key: str) -> Where:
+        """Return where sandboxes of a key are."""
+        return self._where.get(key, NOWHERE)
 
     def give(self, runner_id: str, bit: int, key: str, most: int = 0) -> None:
         """Note that a runner has got a call; it has at most so many sandboxes of the key (0: any).
 
         `bit` is the runner's.
         """
-        shelf = self._shelf(runner_id, bit)
+        shelf = self._shelves.get(runner_id) or self._new_shelf(runner_id, bit)
         stock = shelf.stocks.get(key)
         if stock is None:
             stock = shelf.stocks[key] = _Stock()
         stock.calls += 1
         stock.most = most
-        stock.peak = max(stock.peak, stock.in_use)
+        if stock.calls > stock.peak and (not most or stock.calls <= most):
+            stock.peak = stock.calls
         shelf.touched.add(key)
         self._show(shelf, key, stock)
 
@@ -114,7 +110,7 @@ class Sandboxes:
 
     def beat(self, bit: int, said: messages.Heartbeat) -> None:
         """Take in what a runner says it has; costs for what has changed since it last said so."""
-        shelf = self._shelf(said.runner_id, bit)
+        shelf = self._shelves.get(said.runner_id) or self._new_shelf(said.runner_id, bit)
         changed = shelf.touched | shelf.touched_before
         for key in changed:
             shelf.stocks[key].settle()
@@ -140,20 +136,18 @@ class Sandboxes:
 
     def check(self) -> None:
         """Raise AssertionError unless the sets are what the stocks say. For tests."""
-        routes: dict[str, _Route] = {}
+        where: dict[str, Where] = {}
         for shelf in self._shelves.values():
             for key, stock in shelf.stocks.items():
-                route = routes.setdefault(key, _Route())
+                route = where.setdefault(key, Where())
                 route.ready |= shelf.bit if stock.known > stock.calls else 0
                 route.home |= shelf.bit if stock.known else 0
-        routes = {key: route for key, route in routes.items() if route.home}
-        if routes != self._routes:
-            raise AssertionError(f"{self._routes} should be {routes}")
+        where = {key: route for key, route in where.items() if route.home}
+        if where != self._where:
+            raise AssertionError(f"{self._where} should be {where}")
 
-    def _shelf(self, runner_id: str, bit: int) -> _Shelf:
-        shelf = self._shelves.get(runner_id)
-        if shelf is None:
-            shelf = self._shelves[runner_id] = _Shelf(bit)
+    def _new_shelf(self, runner_id: str, bit: int) -> _Shelf:
+        shelf = self._shelves[runner_id] = _Shelf(bit)
         return shelf
 
     def _show(self, shelf: _Shelf, key: str, stock: _Stock) -> None:
@@ -164,9 +158,9 @@ class Sandboxes:
             self._mark(shelf.bit, key, stock, ready=ready, home=home)
 
     def _mark(self, bit: int, key: str, stock: _Stock, *, ready: bool, home: bool) -> None:
-        route = self._routes.get(key)
+        route = self._where.get(key)
         if route is None:
-            route = self._routes[key] = _Route()
+            route = self._where[key] = Where()
         if ready != stock.ready:
             route.ready ^= bit
             stock.ready = ready
@@ -174,7 +168,7 @@ class Sandboxes:
             route.home ^= bit
             stock.home = home
         if not route.home:
-            del self._routes[key]
+            del self._where[key]
 
 
 def _update(shelf: _Shelf, sandboxes: tuple[messages.SandboxCount, ...]) -> set[str]:

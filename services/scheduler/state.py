@@ -78,7 +78,8 @@ class State:
         """Take an event in and return what is to be done, in order."""
         self._now = now
         self._doors[type(event)](event)
-        self._place_all()
+        if self.backlog:
+            self._place_all()
         for app, from_id in self.backlog.to_scan():
             self._commands.append(events.ScanAsync(app, from_id))
         commands, self._commands = self._commands, []
@@ -236,10 +237,11 @@ class State:
                 return
             self.backlog.remove(call_id)
         held = self.ledger.get(call_id)
-        if held is not None and held.entry_id == call.entry_id:
-            return  # Read before it was assigned, on another way (`ScanAsync`).
-        # It is in a stream of waiting calls, so no runner has it: one has put it back.
-        self._release(call_id, None)
+        if held is not None:
+            if held.entry_id == call.entry_id:
+                return  # Read before it was assigned, on another way (`ScanAsync`).
+            # It is in a stream of waiting calls, so no runner has it: one has put it back.
+            self._take_out_of_account(held)
         if call_id in self._left:
             self._commands.append(events.CancelWaiting(call))
         elif call.head.mode == "sync" and self._cannot_ever(call.size):
@@ -250,7 +252,7 @@ class State:
             self._refuse_one(call)
 
     def _cannot_ever(self, size: Size) -> bool:
-        return self.placement.staying and not self.placement.could_ever(size)
+        return not self.placement.could_ever(size) and self.placement.staying
 
     def _refuse_for_want_of_room(self, call: Waiting) -> None:
         self._commands.append(events.RefuseCall(call, "capacity", self._shortage(call).message))
@@ -274,12 +276,11 @@ class State:
     def _execution_finished(self, event: messages.ExecutionFinished) -> None:
         self._release(event.call_id, event.runner_id)
 
-    def _release(self, call_id: str, runner_id: str | None) -> None:
-        """Free what a call holds, if it holds it at that runner (None: wherever)."""
+    def _release(self, call_id: str, runner_id: str) -> None:
+        """Free what a call holds, if it holds it at that runner."""
         held = self.ledger.get(call_id)
-        if held is None or runner_id not in {None, held.runner_id}:
-            return
-        self._take_out_of_account(held)
+        if held is not None and held.runner_id == runner_id:
+            self._take_out_of_account(held)
 
     def _caller_left(self, event: messages.CancelCall) -> None:
         call = self.backlog.remove(event.call_id)
@@ -339,13 +340,13 @@ class State:
 
     def _find(self, call: Waiting, room: int = ANYWHERE) -> Runner | None:
         """Return the runner for a call: one with capacity for it, else one with a place in line."""
-        key, group = call.head.sandbox_key, call.group
+        group, where = call.group, self.sandboxes.at(call.head.sandbox_key)
         spot = self.placement.best(
             call.size,
             call.head.image,
             room=room,
-            ready=self.sandboxes.ready(key),
-            home=self.sandboxes.home(key),
+            ready=where.ready,
+            home=where.home,
             full=self.lines.full(group) if group is not None else 0,
         )
         if spot is not None:
@@ -376,7 +377,9 @@ class State:
             self.lines.change(runner.bit, group, now - 1, now)
         if charged != NOTHING:
             self.backlog.charge(held.app, charged)
-            self.placement.set_free(held.engine_id, self.ledger.free(held.engine_id))
+            free = self.ledger.free(held.engine_id)
+            self.placement.set_free(held.engine_id, free)
+            self.backlog.shrink(self.placement.usable(held.engine_id), free, self._now.s)
 
     def _take_out_of_account(self, held: Reservation) -> None:
         """Tell all that know of calls that a runner is rid of one."""
@@ -491,16 +494,16 @@ class State:
 
 def _reservation(call: Waiting, runner: Runner, entry_id: bytes) -> Reservation:
     """Return what a call is to hold at a runner."""
-    head = call.head
+    head, said = call.head, runner.said
     return Reservation(
-        call_id=head.call_id,
-        app=head.app,
-        runner_id=runner.said.runner_id,
-        engine_id=runner.said.engine_id,
-        size=call.size,
-        entry_id=entry_id,
-        sandbox_key=head.sandbox_key,
-        group=call.group,
+        head.call_id,
+        head.app,
+        said.runner_id,
+        said.engine_id,
+        call.size,
+        entry_id,
+        head.sandbox_key,
+        call.group,
     )
 
 
