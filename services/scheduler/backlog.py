@@ -11,14 +11,13 @@ is some: then it is parked, and does not stand in the way of others of its size.
 """
 
 import bisect
-import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from enum import Enum
 
 from services.scheduler import lanes
 from services.scheduler.events import Waiting
-from services.scheduler.lanes import App, Lane, Line, Place, Queue
+from services.scheduler.lanes import App, Lane, Line, Queue
 from services.scheduler.ledger import NOTHING, Group, Size
 from services.scheduler.placement import ANYWHERE
 
@@ -173,19 +172,14 @@ class Backlog:
         With it, the runners that may have room for it, as a set: the empty one for a call whose
         size is blocked, and that may find a place in line.
         """
-        best: tuple[Place, bool, int] | None = None
-        chosen: tuple[Waiting, int] | None = None
-        for size, queue in self._unblocked.items():
-            if not queue.order or (best is not None and queue.order[0] > best[0]):
-                continue
-            call = self._apps[queue.order[0][2]].lanes[size].first()
-            rank = (queue.order[0], call.head.mode == "async", call.order)
-            if best is None or rank < best:
-                best, chosen = rank, (call, queue.room)
-        if chosen is None and self._open:
+        place = min((q.order[0] for q in self._unblocked.values() if q.order), default=None)
+        if place is not None:
+            app = self._apps[place[2]]
+            return self._first_of(app, [size for size in app.lanes if size in self._unblocked])
+        if self._open:
             call = next(iter(self._open.values())).head()
             return call, self._queues[call.size].room
-        return chosen
+        return None
 
     def block(self, call: Waiting, now_s: float) -> None:
         """Note that no engine can take a call of this one's size now, nor a line this call."""
@@ -198,23 +192,22 @@ class Backlog:
 
     def shrink(self, runners: int, free: Size, now_s: float) -> None:
         """Note that these runners have no more room than this."""
+        memory_mb, millicpus = free
         for size, queue in list(self._unblocked.items()):
-            if queue.room > 0 and not free.covers(size):
+            if queue.room > 0 and (size[0] > memory_mb or size[1] > millicpus):
                 queue.room &= ~runners
                 if not queue.room:
                     self._block(size, queue, now_s)
 
-    def unblock(self, size: Size, runners: int) -> None:
-        """Note that these runners can take a call of this size."""
-        queue = self._queues[size]
-        if not queue.room:
-            self._unblocked[size] = queue
-        queue.room |= runners
-
-    def blocked(self, free: Size) -> list[Size]:
-        """Return the sizes that are blocked and fit into this."""
-        sizes = self._sizes[: bisect.bisect_right(self._sizes, (free.memory_mb, math.inf))]
-        return [s for s in sizes if s.millicpus <= free.millicpus and s not in self._unblocked]
+    def unblock(self, free: Size, runners: int, only: Size | None = None) -> None:
+        """Note that these runners have so much room, for calls of all sizes or of one."""
+        memory_mb, millicpus = free
+        for size in self._sizes:
+            if size[0] > memory_mb:
+                break
+            if size[1] <= millicpus and (only is None or only == size):
+                queue = self._unblocked[size] = self._queues[size]
+                queue.room |= runners
 
     def park(self, group: Group) -> None:
         """Note that a group cannot use the room that there is for calls of its size."""
@@ -447,6 +440,12 @@ class Backlog:
         self._insert(call, last=True)
         return Admission.WAITS
 
+    def _first_of(self, app: App, sizes: list[Size]) -> tuple[Waiting, int]:
+        """Return an app's first call of some sizes, and the runners that may have room for it."""
+        calls = [app.lanes[size].first() for size in sizes]
+        call = calls[0] if len(calls) == 1 else min(calls, key=_by_mode_and_order)
+        return call, self._queues[call.size].room
+
     def _insert(self, call: Waiting, *, last: bool) -> None:
         app = self._apps.get(call.head.app) or self._new_app(call.head.app)
         kind, mode = lanes.kind(call), call.head.mode
@@ -555,3 +554,7 @@ class Backlog:
     def _share(self, app: App) -> float:
         total_mb, total_millicpus = self._total
         return max(app.used_mb / (total_mb or 1), app.used_millicpus / (total_millicpus or 1))
+
+
+def _by_mode_and_order(call: Waiting) -> tuple[bool, int]:
+    return (call.head.mode == "async", call.order)

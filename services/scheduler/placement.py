@@ -276,14 +276,9 @@ class Placement:
             return self._usable & ~self._engines[self._earmark[0]].usable
         return self._usable
 
-    def takes(self, engine_id: str, size: Size) -> int:
-        """Return an engine's runners if it can take a call of this size now, else the empty set."""
-        engine = self._engines.get(engine_id)
-        if engine is None or not engine.free.covers(size):
-            return 0
-        if self._earmark and self._earmark[0] == engine_id and self._earmark[1] != size:
-            return 0
-        return engine.usable
+    def kept_for(self, engine_id: str) -> Size | None:
+        """Return the size that an engine is kept for; None if for no one."""
+        return self._earmark[1] if self._earmark and self._earmark[0] == engine_id else None
 
     def usable(self, engine_id: str) -> int:
         """Return an engine's usable runners."""
@@ -412,10 +407,11 @@ class Placement:
 
     def _fitting(self, among: int, size: Size) -> int:
         """Return those of a few runners whose engines can take a call of this size."""
+        memory_mb, millicpus = size
         found = 0
         while among:
             engine = self._of[(among & -among).bit_length() - 1]
-            if engine.free.covers(size):
+            if engine.free[0] >= memory_mb and engine.free[1] >= millicpus:
                 found |= among & engine.usable
             among &= ~engine.usable
         return found

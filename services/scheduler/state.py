@@ -215,12 +215,12 @@ class State:
         """Note that an engine's free capacity has changed, and what of the waiting fits it now."""
         free = self.ledger.free(engine_id)
         self.placement.set_free(engine_id, free)
-        for size in self.backlog.blocked(free):
-            runners = self.placement.takes(engine_id, size)
-            if runners:
-                self.backlog.unblock(size, runners)
+        runners, only = self.placement.usable(engine_id), self.placement.kept_for(engine_id)
+        if not (runners and self.backlog):
+            return
+        self.backlog.unblock(free, runners, only)
         for group in self.backlog.parked(free):
-            if self.placement.takes(engine_id, group.size) & ~self.lines.full(group):
+            if only in {None, group.size} and runners & ~self.lines.full(group):
                 self.backlog.unpark(group)
 
     # -- calls

@@ -63,19 +63,38 @@ def test_a_blocked_size_costs_its_own_calls_only() -> None:
     waiting = backlog(big, call("small"))
     waiting.block(big, now_s=1.0)
     assert served(waiting) == ["small"]
-    waiting.unblock(big.size, runners=0b100)
+    waiting.unblock(Size(899, 9000), runners=0b10)
+    waiting.unblock(Size(900, 1000), runners=0b1000, only=Size(1, 1))
+    assert waiting.next() is None
+    waiting.unblock(Size(900, 1000), runners=0b100)
     assert waiting.next() == (big, 0b100)
     assert served(waiting) == ["big"]
 
 
-def test_of_the_blocked_sizes_those_are_found_that_fit() -> None:
+def test_of_the_blocked_sizes_those_are_tried_again_that_fit() -> None:
     sizes = [(100, 3.0), (200, 1.0), (300, 1.0), (200, 2.0)]
     waiting = backlog(*(call(f"{mb} {cpus}", memory_mb=mb, cpus=cpus) for mb, cpus in sizes))
     while (each := to_try(waiting)) is not None:
         waiting.block(each, now_s=1.0)
         waiting.check()
-    assert waiting.blocked(Size(200, 2000)) == [Size(200, 1000), Size(200, 2000)]
-    assert waiting.blocked(Size(99, 9000)) == []
+    waiting.unblock(Size(99, 9000), runners=1)
+    assert waiting.next() is None
+    waiting.unblock(Size(200, 2000), runners=1)
+    assert served(waiting) == ["200 1.0", "200 2.0"]
+
+
+def test_a_size_that_has_lost_its_room_is_blocked_again() -> None:
+    waits = call("a")
+    waiting = backlog(waits)
+    waiting.block(waits, now_s=1.0)
+    waiting.unblock(Size(200, 2000), runners=0b11)
+    waiting.shrink(0b01, Size(200, 2000), now_s=1.0)
+    assert waiting.next() == (waits, 0b11)
+    waiting.shrink(0b01, Size(99, 2000), now_s=1.0)
+    assert waiting.next() == (waits, 0b10)
+    waiting.shrink(0b10, Size(200, 999), now_s=1.0)
+    assert waiting.next() is None
+    waiting.check()
 
 
 def hot(call_id: str, key: str = "k", **other: Any) -> Waiting:

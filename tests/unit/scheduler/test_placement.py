@@ -80,10 +80,10 @@ def test_an_unusable_engine_is_filtered_out_and_comes_back(engine: Engines) -> N
     assert engine.best(Size(50, CPU)) is None
     bit = engine("a", Size(100, CPU))
     assert engine.best(Size(50, CPU)) == "a"
-    assert engine.placement.takes("a", Size(50, CPU)) == bit
+    assert engine.placement.usable("a") == bit
     engine.placement.remove("a")
     assert engine.best(Size(50, CPU)) is None
-    assert not engine.placement.takes("a", Size(50, CPU))
+    assert not engine.placement.usable("a")
 
 
 def test_images_on_disk_come_and_go(engine: Engines) -> None:
@@ -131,11 +131,13 @@ def test_an_earmarked_engine_is_for_its_size_only(engine: Engines) -> None:
     assert engine.best(Size(50, CPU)) is None
     assert placement.open_to(Size(50, CPU)) == 0
     assert placement.open_to(Size(900, CPU)) == bit
+    assert placement.kept_for("a") == Size(900, CPU)
     assert placement.shortage(Size(50, CPU)).reason == "earmarked"
     placement.set_free("a", Size(950, CPU))
     assert engine.best(Size(900, CPU)) == "a"
     assert placement.lift_earmark() == "a"
     assert engine.best(Size(50, CPU)) == "a"
+    assert placement.kept_for("a") is None
 
 
 @pytest.mark.parametrize(
