@@ -176,7 +176,8 @@ def _update(shelf: _Shelf, sandboxes: tuple[messages.SandboxCount, ...]) -> set[
     said: dict[str, int] = {}
     for count in sandboxes:
         key = count.sandbox_key
-        said[key] = said.get(key, 0) + count.idle + count.busy + count.starting
+        if key:
+            said[key] = said.get(key, 0) + count.idle + count.busy + count.starting
     before, shelf.said, shelf.sandboxes = shelf.said, said, sandboxes
     return {key for key, _ in said.items() ^ before.items()}
 

@@ -375,6 +375,8 @@ class State:
         if group is not None:
             now = self.ledger.members(held.engine_id, held.runner_id, group)
             self.lines.change(runner.bit, group, now - 1, now)
+            if now == group.most:
+                self.backlog.open(group)  # its sandboxes are taken, so a line begins
         if charged != NOTHING:
             self.backlog.charge(held.app, charged)
             free = self.ledger.free(held.engine_id)
@@ -406,6 +408,7 @@ class State:
         engine_id = self.placement.lift_earmark()
         if engine_id is not None:
             self._room_at(engine_id)
+            self.backlog.open_all()
 
     # -- time
 
