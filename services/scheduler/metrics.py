@@ -1,15 +1,20 @@
 """What does the scheduler count? Its metrics, and how they are read off the state."""
 
+import itertools
 from typing import get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from services.scheduler.ledger import Size
 from services.scheduler.placement import Reason
 from services.scheduler.state import State
+from shared import messages
 
 LEADER = Gauge("millrace_scheduler_active", "1 if this scheduler is the active one.")
 REIGNS = Counter("millrace_scheduler_reigns_total", "Times this scheduler rebuilt its state.")
 ASSIGNMENTS = Counter("millrace_assignments_total", "Calls given to runners.", ["mode"])
+#: Of each mode; looking a label up costs more than counting.
+ASSIGNED = {mode: ASSIGNMENTS.labels(mode) for mode in get_args(messages.Mode)}
 ASSIGN_FAILURES = Counter(
     "millrace_assign_failures_total", "Assignments that were not performed.", ["why"]
 )
@@ -27,6 +32,10 @@ RUNNERS = Gauge("millrace_runners", "Runners known.", ["standing"])
 MEMORY_MB = Gauge("millrace_engine_memory_mb", "Memory of an engine.", ["engine", "kind"])
 CPUS = Gauge("millrace_engine_cpus", "Cpus of an engine.", ["engine", "kind"])
 
+_KINDS = ("offered", "reserved")
+#: The gauges of each engine: there may be a thousand, and looking labels up costs the most.
+_of_engine: dict[str, list[Gauge]] = {}
+
 
 def show(state: State) -> None:
     """Set the gauges to what the state is now."""
@@ -38,16 +47,27 @@ def show(state: State) -> None:
         standings[runner.describe()] += 1
     for standing, count in standings.items():
         RUNNERS.labels(standing).set(count)
-    MEMORY_MB.clear()
-    CPUS.clear()
-    for engine_id, (offered, given) in state.ledger.engines().items():
-        for kind, size in (("offered", offered), ("reserved", given)):
-            MEMORY_MB.labels(engine_id, kind).set(size.memory_mb)
-            CPUS.labels(engine_id, kind).set(size.millicpus / 1000)
+    _show_engines(state.ledger.engines())
+
+
+def _show_engines(engines: dict[str, tuple[Size, Size]]) -> None:
+    """Show what each engine offers and what of it is reserved, and no other engines."""
+    for engine_id in _of_engine.keys() - engines.keys():
+        del _of_engine[engine_id]
+        for gauge, kind in itertools.product((MEMORY_MB, CPUS), _KINDS):
+            gauge.remove(engine_id, kind)
+    for engine_id, sizes in engines.items():
+        if engine_id not in _of_engine:
+            gauges = itertools.product((MEMORY_MB, CPUS), _KINDS)
+            _of_engine[engine_id] = [gauge.labels(engine_id, kind) for gauge, kind in gauges]
+        amounts = (*(size.memory_mb for size in sizes), *(size.millicpus / 1000 for size in sizes))
+        for gauge, amount in zip(_of_engine[engine_id], amounts, strict=True):
+            gauge.set(amount)
 
 
 def show_nothing() -> None:
     """Clear the gauges: a standby knows nothing."""
     LEADER.set(0)
-    for gauge in (WAITING, RUNNERS, MEMORY_MB, CPUS):
+    _show_engines({})
+    for gauge in (WAITING, RUNNERS):
         gauge.clear()

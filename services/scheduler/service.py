@@ -5,8 +5,10 @@ took over), the reign ends and a new one begins by rebuilding the state.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -27,6 +29,8 @@ log = structlog.get_logger()
 
 #: Entries of each stream in one read at most.
 READ_COUNT = 512
+#: Events handled at one go at most: then what follows from them is sent, before more are handled.
+GO_MAX = 128
 #: Seconds between two ticks; a deadline is noticed at most so late.
 TICK_S = 0.25
 #: Seconds since the last read, up to which the state counts as caught up.
@@ -39,6 +43,7 @@ IN_FLIGHT_MAX = 4096
 SETTLE_S = 2.0
 #: A reign that lasted so many seconds began well: the next failure is waited out anew.
 GOOD_REIGN_S = 10.0
+_NOT_ASSIGNED = (scripts.GONE, scripts.LOST, scripts.FENCED)
 
 
 def now() -> Now:
@@ -49,7 +54,9 @@ def now() -> Now:
 class Reign:
     """One term as the active scheduler, from rebuilding the state to the first failure.
 
-    The task `decide` owns the state; all else reaches it through the inbox.
+    `_decide` owns the state: nothing else touches it, and it awaits nothing, so that events are
+    handled one after the other. What was read is handled in the turn of the loop in which it was
+    read; all else reaches it through the inbox, which goes first.
     """
 
     def __init__(
@@ -59,8 +66,10 @@ class Reign:
         self._state = State(settings)
         self._intake = Intake(outbox)
         self._reclaimer = Reclaimer(redis, outbox, self._intake, settings.max_attempts)
-        self._inbox: asyncio.Queue[Event] = asyncio.Queue()
+        self._inbox: deque[Event] = deque()
+        self._woken = asyncio.Event()
         self._positions = {keys.CALLS_SYNC: "0", keys.CALLS_ASYNC: "0"}
+        self._now = now()
         self._caught_up_s = 0.0
         self._shown_s = 0.0
         self._in_flight: set[asyncio.Future[Any]] = set()
@@ -87,11 +96,11 @@ class Reign:
             self._start(self._renew(), "renew")
             rebuilt, last_id = await rebuild.rebuild(self._redis, self._intake)
             self._positions[keys.EVENTS] = last_id
-            self._inbox.put_nowait(rebuilt)
             self._caught_up_s = clock.monotonic_s()
             metrics.LEADER.set(1)
             metrics.REIGNS.inc()
-            self._start(self._decide(), "decide")
+            self._decide(rebuilt)
+            self._start(self._work_off(), "work off")
             self._start(self._read(), "read")
             self._start(self._tick(), "tick")
             await self._failed
@@ -137,14 +146,24 @@ class Reign:
             # Reports first, and all of them. The race: a runner that hands a call back reports its
             # capacity free before it does. Read after the call, which may have been assigned again
             # by then, that report would free the new reservation.
-            for report in await self._all_reports(found.get(keys.EVENTS, [])):
-                self._inbox.put_nowait(report)
+            reports = await self._all_reports(found.get(keys.EVENTS, []))
             self._caught_up_s = clock.monotonic_s()
-            for stream in (keys.CALLS_SYNC, keys.CALLS_ASYNC):
-                calls = self._intake.calls(stream, found.get(stream, ()))
-                if calls:
-                    self._inbox.put_nowait(events.CallsArrived(calls))
-            await self._inbox.join()
+            await self._take_in([*reports, *self._arrivals(found)])
+
+    def _arrivals(self, found: dict[str, list[Entry]]) -> Iterator[events.CallsArrived]:
+        """Yield the calls that were read, in their streams' order, some at one go."""
+        for stream in (keys.CALLS_SYNC, keys.CALLS_ASYNC):
+            calls = self._intake.calls(stream, found.get(stream, ()))
+            for start in range(0, len(calls), GO_MAX):
+                yield events.CallsArrived(calls[start : start + GO_MAX])
+
+    async def _take_in(self, news: list[Event]) -> None:
+        """Handle what was read: at once, or if it is much, by and by."""
+        waiting = iter(news)
+        for first in range(0, len(news), GO_MAX):
+            if first:
+                await asyncio.sleep(0)  # what has been decided is sent meanwhile
+            self._decide(*islice(waiting, GO_MAX))
 
     async def _all_reports(self, first: list[Entry]) -> list[messages.Event]:
         """Return what `first` and the entries of `events` after it say, up to the present."""
@@ -163,74 +182,84 @@ class Reign:
             await asyncio.sleep(TICK_S)
             now_s = clock.monotonic_s()
             caught_up = now_s - self._caught_up_s < CAUGHT_UP_S
-            self._inbox.put_nowait(events.Tick(caught_up=caught_up))
+            self._put(events.Tick(caught_up=caught_up))
             if now_s - trimmed_s > SHOW_S:
                 trimmed_s = now_s
                 position = self._positions[keys.EVENTS]
                 self._send(("XTRIM", keys.EVENTS, "MINID", "~", position))
 
-    async def _decide(self) -> None:
+    async def _work_off(self) -> None:
+        """Handle what comes into the inbox while nothing is read."""
         while True:
-            batch = [await self._inbox.get()]
-            while not self._inbox.empty():
-                batch.append(self._inbox.get_nowait())
-            if not self._lease.held:
-                raise LeaseLost
-            with metrics.DECISION_SECONDS.time():
-                for event in batch:
-                    for command in self._state.handle(event, now()):
-                        self._deeds[type(command)](command)
-            for _ in batch:
-                self._inbox.task_done()
-            self._show()
-            await asyncio.sleep(0)  # a full inbox must not keep the commands from being sent
+            await self._woken.wait()
+            self._decide()
+
+    def _put(self, event: Event) -> None:
+        self._inbox.append(event)
+        self._woken.set()
+
+    def _decide(self, *news: Event) -> None:
+        """Handle all events, those of the inbox first, and perform what the state wants."""
+        if not self._lease.held:
+            raise LeaseLost
+        self._inbox.extend(news)
+        self._woken.clear()
+        self._now = now()
+        while self._inbox:
+            for command in self._state.handle(self._inbox.popleft(), self._now):
+                self._deeds[type(command)](command)
+        metrics.DECISION_SECONDS.observe(clock.monotonic_s() - self._now.s)
+        self._show()
 
     def _show(self) -> None:
-        if clock.monotonic_s() - self._shown_s > SHOW_S:
-            self._shown_s = clock.monotonic_s()
+        if self._now.s - self._shown_s > SHOW_S:
+            self._shown_s = self._now.s
             metrics.show(self._state)
 
     # -- performing
 
-    def _send(
-        self, command: scripts.Command, answered: Callable[[Any], None] | None = None
-    ) -> None:
-        """Send a command; `answered` gets Redis' answer. An unknown outcome ends the reign."""
+    def _send(self, command: scripts.Command, landed: Callable[[Any], None] | None = None) -> None:
+        """Send a command; `landed` gets Redis' answer, by `_answer`."""
         future = self._outbox.send(command)
         self._in_flight.add(future)
-        future.add_done_callback(partial(self._land, answered))
+        future.add_done_callback(landed or self._answer)
 
-    def _land(self, answered: Callable[[Any], None] | None, future: "asyncio.Future[Any]") -> None:
+    def _answer(self, future: "asyncio.Future[Any]") -> Any:  # noqa: ANN401 (as untyped as Redis')
+        """Return the answer to a command that has landed. An unknown outcome ends the reign."""
         self._in_flight.discard(future)
         self._landed.set()
         error = future.exception()
-        if error is not None:
-            self._end_with(error)
-        elif answered is not None:
-            answered(future.result())
+        if error is None:
+            return future.result()
+        self._end_with(error)
+        return None
 
     def _end_with(self, error: BaseException) -> None:
         if not self._failed.done():
             self._failed.set_exception(error)
 
     def _assign(self, command: events.AssignCall) -> None:
-        head = command.call.head
-        assignment = messages.Assignment(self._epoch, clock.epoch_ms())
-        source = keys.calls(head.mode)
+        call, runner_id = command.call, command.runner_id
+        source = keys.calls(call.head.mode)
+        assignment = messages.Assignment(self._epoch, self._now.ms)
         self._send(
-            scripts.assign(source, command.call.entry_id, command.runner_id, assignment),
+            scripts.assign(source, call.entry_id, runner_id, assignment),
             partial(self._assigned, command),
         )
-        log.debug("call_assigned", call_id=head.call_id, runner_id=command.runner_id)
 
-    def _assigned(self, command: events.AssignCall, answer: bytes) -> None:
+    def _assigned(self, command: events.AssignCall, future: "asyncio.Future[Any]") -> None:
+        answer = self._answer(future)
+        if answer in _NOT_ASSIGNED:
+            self._not_assigned(command, answer)
+        elif answer is not None:
+            metrics.ASSIGNED[command.call.head.mode].inc()
+
+    def _not_assigned(self, command: events.AssignCall, answer: bytes) -> None:
         if answer == scripts.FENCED:
             self._end_with(LeaseLost("a later reign has begun"))
-        elif answer in {scripts.GONE, scripts.LOST}:
-            metrics.ASSIGN_FAILURES.labels(answer.decode()).inc()
-            self._inbox.put_nowait(events.AssignFailed(command.call, command.runner_id, answer))
-        else:
-            metrics.ASSIGNMENTS.labels(command.call.head.mode).inc()
+            return
+        metrics.ASSIGN_FAILURES.labels(answer.decode()).inc()
+        self._put(events.AssignFailed(command.call, command.runner_id, answer))
 
     def _refuse(self, command: events.RefuseCall) -> None:
         failed = messages.Failed(command.code, command.message)
@@ -251,7 +280,7 @@ class Reign:
     def _end(self, call: Waiting, failed: messages.Failed | None) -> None:
         metrics.REFUSALS.labels(failed.code if failed else "cancelled").inc()
         stream = keys.calls(call.head.mode)
-        now_ms = clock.epoch_ms()
+        now_ms = self._now.ms
         self._send(ending.ended(stream, call.entry_id, call.head, failed, now_ms=now_ms))
 
     def _forward_cancel(self, command: events.ForwardCancel) -> None:
@@ -267,7 +296,7 @@ class Reign:
             app=head.app,
             reason=command.reason,
             why=command.message,
-            waited_ms=clock.epoch_ms() - head.accepted_ms,
+            waited_ms=self._now.ms - head.accepted_ms,
         )
 
     # -- longer deeds, each a task of the reign
@@ -278,7 +307,7 @@ class Reign:
 
     async def _do_reclaim(self, runner_id: str) -> None:
         await self._reclaimer.reclaim(runner_id)
-        self._inbox.put_nowait(events.RunnerReclaimed(runner_id))
+        self._put(events.RunnerReclaimed(runner_id))
 
     def _audit(self, command: events.AuditRunner) -> None:
         self._start(self._do_audit(command), f"audit {command.runner_id}")
@@ -294,7 +323,7 @@ class Reign:
             and (head := self._intake.head(stream, entry)) is not None
         }
         missing = frozenset(command.call_ids) - there
-        self._inbox.put_nowait(events.RunnerAudited(command.runner_id, missing))
+        self._put(events.RunnerAudited(command.runner_id, missing))
 
     def _scan(self, command: events.ScanAsync) -> None:
         self._start(self._do_scan(command), f"scan {command.app}")
@@ -305,7 +334,7 @@ class Reign:
         calls = self._intake.calls(keys.CALLS_ASYNC, found)
         mine = tuple(call for call in calls if call.head.app == command.app)
         next_id = pages.after(found[-1][0]) if len(found) == READ_COUNT else None
-        self._inbox.put_nowait(events.AsyncScanned(command.app, mine, next_id))
+        self._put(events.AsyncScanned(command.app, mine, next_id))
 
 
 class Service:
