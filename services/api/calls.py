@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from services.api import cursors, timestamps
+from services.api import cursors
 from services.api.problems import BadRequest, Conflict, NotFound
 from services.api.records import Filter, Records, Result
-from shared import clock, ids, messages
+from shared import clock, ids, messages, timestamps
 
 WAIT_MAX_S = 60.0
 LIMIT_DEFAULT = 100

@@ -18,6 +18,7 @@ PURE = (
     "shared/keys.py",
     "shared/environment.py",
     "shared/urls.py",
+    "shared/timestamps.py",
     "shared/settings.py",
     "services/scheduler/fleet.py",
     "services/scheduler/ledger.py",

@@ -2,9 +2,10 @@
 
 import pytest
 
-from services.api import calls, cursors, timestamps
+from services.api import calls, cursors
 from services.api.problems import BadRequest
 from services.api.records import Filter, first_id
+from shared import timestamps
 
 
 def test_all_filters_at_once() -> None:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import clock, environment, errors, ids, messages, urls
+from shared import clock, environment, errors, ids, messages, timestamps, urls
 from shared.settings import at_least, read, setting
 
 
-@pytest.mark.parametrize("module", [environment, ids, urls], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [environment, ids, timestamps, urls], ids=lambda m: m.__name__)
 def test_worked_examples_hold(module: object) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0
