@@ -29,6 +29,7 @@ _KEEPER_MEMORY_MB = 16
 #: When the machine is out of memory, functions go before the platform's own processes.
 _OOM_SCORE = 500
 #: The folder in which a function of format `http-stream` makes its socket.
+_LISTENER_FOLDER = fdk.LISTENER.rpartition("/")[0]
 _LISTENER_OPTIONS = "rw,noexec,nosuid,nodev,mode=1777,size=64k"
 _ICC = "com.docker.network.bridge.enable_icc"
 
@@ -91,7 +92,7 @@ def sandbox(
                 {"Name": "nofile", "Soft": limits.files, "Hard": limits.files},
                 {"Name": "fsize", "Soft": fsize, "Hard": fsize},
             ],
-            **({"Tmpfs": {fdk.LISTENER_FOLDER: _LISTENER_OPTIONS}} if kind.listens else {}),
+            **({"Tmpfs": {_LISTENER_FOLDER: _LISTENER_OPTIONS}} if kind.listens else {}),
             **({"StorageOpt": {"size": f"{limits.disk_mb}M"}} if limits.disk_mb else {}),
         },
     }

@@ -222,6 +222,11 @@ class Engine:
                 if error.status != _CONFLICT:
                     raise
 
+    async def volume_folder(self, name: str) -> str:
+        """Return where a volume is on the engine's machine."""
+        with _translated():
+            return str((await aiodocker.volumes.DockerVolume(self._docker, name).show())["Mountpoint"])
+
     # Containers.
 
     async def create(self, config: containers.Config) -> str:

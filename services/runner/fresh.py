@@ -4,11 +4,10 @@ The sandbox's first process starts it, and tells its end when everything that it
 gone as well: so what the pipes hold then is all there will be.
 """
 
-from services.runner import pipes, processes, protocol, runs
+from services.runner import environment, pipes, processes, protocol, runs
 from services.runner.link import Link
 from services.runner.output import Bounds, Output
 
-DEADLINE = "DEADLINE"
 _KIB = 1024
 
 
@@ -46,11 +45,9 @@ class FreshProcesses:
     def run(self, job: runs.Job, sink: runs.Sink) -> None:
         """Run a call; `sink` is told of its end."""
         parcel = job.parcel
-        variables = protocol.environment_block(
-            parcel.config_env, parcel.call_env, {DEADLINE: str(job.ends_ms)}
-        )
+        variables = environment.assemble(parcel.config_env, parcel.call_env, job.ends_ms)
         output = Output(job, self._digest, self._bounds)
-        ours = processes.start(self._link, variables)
+        ours = processes.start(self._link, protocol.environment_block(variables))
         self._run = _Run(sink, output, ours, self._take)
         self._run.feed(parcel.payload)
 

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Mapping
 
 from services.runner import pipes, processes, protocol, runs
-from services.runner.framing import answer, fdk
-from services.runner.framing.formats import Format
+from services.runner.framing import answer
+from services.runner.framing.formats import Framing
 from services.runner.link import Link
 from services.runner.output import Bounds, Output
 from shared import streaming
@@ -37,9 +37,12 @@ class Unready(Exception):
 class _Run:
     """One call under way."""
 
-    def __init__(self, job: runs.Job, sink: runs.Sink, output: Output, parser: answer.Parser):
+    def __init__(
+        self, job: runs.Job, sink: runs.Sink, output: Output, parser: answer.Parser
+    ) -> None:
         self.job, self.sink, self.output, self.parser = job, sink, output, parser
         self.head: answer.Head | None = None
+        self.failed: runs.SaysFailed | None = None
         #: Bytes handed on that their caller has not taken yet.
         self.in_flight = 0
         #: What the pipe had taken before this call.
@@ -64,7 +67,8 @@ class HotProcess:
         link: Link,
         digest: str,
         bounds: Bounds,
-        framing: Format,
+        *,
+        framing: Framing,
         variables: Mapping[str, str],
         useless: Callable[[], None],
     ) -> None:
@@ -92,17 +96,17 @@ class HotProcess:
         """Start the process, and return when it can be called. Raises `Unready`."""
         ours = processes.start(self._link, protocol.environment_block(self._variables))
         self._logs.append(pipes.Reader(ours.stderr, self._log))
-        if self._framing.listens:
+        if self._framing.listener:
             os.close(ours.stdin)
             self._logs.append(pipes.Reader(ours.stdout, self._log))
-            await self._until_it_listens()
+            await self._until_it_listens(self._framing.listener)
         else:
             self._speak_by(ours.stdin, ours.stdout)
 
-    async def _until_it_listens(self) -> None:
+    async def _until_it_listens(self, listener: str) -> None:
         while True:
             self._connecting = self._loop.create_future()
-            self._link.send(protocol.connect(fdk.LISTENER_PATH))
+            self._link.send(protocol.connect(listener))
             fd = await self._connecting
             if fd is not None:
                 os.close(fd)
@@ -144,12 +148,13 @@ class HotProcess:
             output.log.write(self._early_log)
             sink.done(output.result(self._useless), reusable=False)
         else:
-            self._run = _Run(job, sink, output, self._framing.parser(job.head))
+            parser = self._framing.parser(job.head.call_id, self._bounds.response)
+            self._run = _Run(job, sink, output, parser)
             self._ask(self._run)
 
     def _ask(self, run: _Run) -> None:
-        if self._framing.listens and self._requests is None:
-            self._link.send(protocol.connect(fdk.LISTENER_PATH))
+        if self._framing.listener and self._requests is None:
+            self._link.send(protocol.connect(self._framing.listener))
             return
         assert self._requests is not None  # noqa: S101 (opened)
         job = run.job
@@ -161,12 +166,17 @@ class HotProcess:
         if self._connecting is not None and not self._connecting.done():
             self._connecting.set_result(fd)
         elif fd is None or self._run is None:
-            self._fail(f"its socket does not take a connection: {os.strerror(error).lower()}")
+            self._not_connected(error)
             if fd is not None:
                 os.close(fd)
         else:
             self._speak_by(os.dup(fd), fd)
             self._ask(self._run)
+
+    def _not_connected(self, error: int) -> None:
+        if self._run is not None:
+            why = f"its socket does not take a connection: {os.strerror(error).lower()}"
+            self._broke_off(self._run, why)
 
     def more(self, taken_bytes: int) -> None:
         """Go on reading an answer, of which its caller has taken so many bytes more."""
@@ -210,14 +220,19 @@ class HotProcess:
 
     def _take(self, data: bytes) -> None:
         run = self._run
-        if run is None:
-            said = ascii(data[:40].decode(errors="replace"))
+        if run is not None:
+            self._parse(run, lambda: run.parser.feed(data))
+        elif data.strip(b"\r\n"):
+            said = answer.excerpt(data)
             self._is_useless(runs.BadAnswer(f"it wrote {said} without being asked"))
-            return
+
+    def _parse(self, run: _Run, parse: Callable[[], list[answer.Event]]) -> None:
         try:
-            self._handle(run, run.parser.feed(data))
+            self._handle(run, parse())
+        except answer.TooLarge:
+            self._finish(run.output.overflowed(streamed=False), reusable=False)
         except answer.BadAnswer as error:
-            self._fail(str(error))
+            self._broke_off(run, str(error))
 
     def _handle(self, run: _Run, events: list[answer.Event]) -> None:
         for event in events:
@@ -230,6 +245,8 @@ class HotProcess:
                         run.sink.head(event.status, event.headers)
                 case answer.Data(data):
                     self._keep(run, data)
+                case answer.FunctionFailed(message, timed_out):
+                    run.failed = runs.SaysFailed(message, timed_out)
                 case answer.End(reusable):
                     self._answered(run, reusable=reusable)
 
@@ -243,13 +260,17 @@ class HotProcess:
             run.sink.data(data)
 
     def _answered(self, run: _Run, *, reusable: bool) -> None:
-        assert run.head is not None and self._requests is not None  # noqa: S101, PT018 (order)
+        assert self._requests is not None  # noqa: S101 (it was asked)
         self._drain_logs()
+        ending: runs.Ending = runs.BadAnswer("it ended before it began")
+        if run.failed is not None:
+            ending = run.failed
+        elif run.head is not None:
+            ending = runs.Answered(run.head.status, run.head.headers, run.streamed)
         # What it has not read of this call it would take for the next.
-        read = self._framing.listens or (
+        read = bool(self._framing.listener) or (
             self._requests.all_written and not self._requests.unread()
         )
-        ending = runs.Answered(run.head.status, run.head.headers, run.streamed)
         self._finish(ending, reusable=reusable and read and self._end is None)
 
     def _silent(self) -> None:
@@ -257,29 +278,30 @@ class HotProcess:
         run = self._run
         if run is None:
             self._is_useless(runs.BadAnswer("it closed its standard output"))
-        elif self._framing.listens:
+        elif self._framing.listener:
             self._cut_off(run)
         else:
             run.patience = self._loop.call_later(_END_SLACK_S, self._cut_off, run)
 
     def _cut_off(self, run: _Run) -> None:
-        """End a call whose answer has ended without being whole, unless that is its way to end."""
-        if run is not self._run:
-            return
-        try:
-            self._handle(run, run.parser.eof())
-        except answer.BadAnswer as error:
-            if self._unseen(run):
-                self._refuse(run)
-            elif self._end is not None:
-                self._drain_logs()
-                self._finish(self._death(), reusable=False)
-            else:
-                self._fail(str(error))
+        """End a call of which nothing more will come, which may be how its answer ends."""
+        if run is self._run:
+            self._parse(run, run.parser.eof)
+
+    def _broke_off(self, run: _Run, why: str) -> None:
+        """End a call whose answer is none: by how the process ended, if it has."""
+        self._drain_logs()
+        if self._end is None:
+            self._finish(runs.BadAnswer(why), reusable=False)
+        elif self._unseen(run):
+            self._forget(run)
+            run.sink.refused()
+        else:
+            self._finish(self._death(), reusable=False)
 
     def _unseen(self, run: _Run) -> bool:
         """Say whether the process was of use before and has read nothing of this call."""
-        if self._requests is None or self._framing.listens or run.head is not None:
+        if self._requests is None or self._framing.listener or run.head is not None:
             return False
         before = run.accepted_before
         return before > 0 and self._requests.unread() == self._requests.accepted - before
@@ -299,14 +321,6 @@ class HotProcess:
             self._hang_up()
             self._tell_useless()
 
-    def _fail(self, why: str) -> None:
-        self._drain_logs()
-        self._finish(runs.BadAnswer(why), reusable=False)
-
-    def _refuse(self, run: _Run) -> None:
-        self._forget(run)
-        run.sink.refused()
-
     def _finish(self, ending: runs.Ending, *, reusable: bool) -> None:
         run = self._run
         if run is not None:
@@ -320,5 +334,5 @@ class HotProcess:
         self._run = None
         if run.patience is not None:
             run.patience.cancel()
-        if self._framing.listens:
+        if self._framing.listener:
             self._hang_up()

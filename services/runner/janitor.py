@@ -1,8 +1,8 @@
 """Which containers does nobody own any more? Pure.
 
 A runner that is killed leaves containers behind. The next runner on that engine removes them: those
-of runners that are not alive, and its own that are no sandbox and keep no namespace. Each runner also
-has a folder, named by the last part of its id.
+of runners that are not alive, and its own that are no sandbox and keep no namespace. Each runner
+also has a folder, named by the last part of its id.
 """
 
 from collections.abc import Collection, Iterable
@@ -45,7 +45,9 @@ def leftovers(
             kept = container.runner_id in living
         else:
             young = now_s - container.created_s < _YOUNG_S
-            kept = young or container.sandbox_id in sandboxes or container.container_id in namespaces
+            kept = (
+                young or container.sandbox_id in sandboxes or container.container_id in namespaces
+            )
         if not kept:
             removed.append(container.container_id)
     return removed

@@ -50,11 +50,13 @@ def judge(result: runs.Result, image: str, reason: StopReason | None) -> message
     return messages.Failed(*_not_run(ending, image))
 
 
-def _not_run(ending: runs.Ending, image: str) -> tuple[str, str]:
+def _not_run(ending: runs.Ending, image: str) -> tuple[str, str]:  # noqa: PLR0911 (a table)
     """Return code and message of what kept a run from ending well."""
     match ending:
         case runs.BadAnswer(why):
-            return "bad_answer", f"The function's answer does not follow its format: {why}"
+            return "bad_answer", why
+        case runs.SaysFailed(message, timed_out):
+            return ("timeout", "Timed out") if timed_out else ("failed", message)
         case runs.Overflowed(limit):
             why = f"The function's answer is longer than the limit of {limit} bytes."
             return "response_too_large", why

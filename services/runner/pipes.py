@@ -18,14 +18,14 @@ Taker = Callable[[bytes], None]
 def pair_for_input() -> tuple[int, int]:
     """Return a pipe's end for the process to read from, and ours to write to."""
     theirs, ours = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(ours, False)  # noqa: FBT003 (the standard library's way)
+    os.set_blocking(ours, False)
     return theirs, ours
 
 
 def pair_for_output() -> tuple[int, int]:
     """Return a pipe's end for the process to write to, and ours to read from."""
     ours, theirs = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(ours, False)  # noqa: FBT003
+    os.set_blocking(ours, False)
     return theirs, ours
 
 
@@ -98,9 +98,7 @@ class Writer:
 class Reader:
     """Reads a file descriptor, which is its own from now on, and hands on what comes."""
 
-    def __init__(
-        self, fd: int, taker: Taker, ended: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, fd: int, taker: Taker, ended: Callable[[], None] | None = None) -> None:
         """`fd` does not block. `ended` is called once, at the end of what there is to read."""
         self._fd, self._taker, self._ended = fd, taker, ended
         self._loop = asyncio.get_running_loop()
@@ -120,7 +118,7 @@ class Reader:
             self._loop.add_reader(self._fd, self._readable)
 
     def drain(self) -> None:
-        """Hand on what can be read at this moment: all of it, if it is as much as a pipe may hold."""
+        """Hand on what can be read at this moment: all of it, if a pipe can hold it."""
         for _ in range(_DRAIN_READS):
             if not self._readable():
                 return

@@ -52,14 +52,13 @@ class Connected:
 Frame = Hello | Ended | Connected
 
 
-def environment_block(*layers: Mapping[str, str]) -> bytes:
-    r"""Return variables as init takes them; a later layer's win.
+def environment_block(variables: Mapping[str, str]) -> bytes:
+    r"""Return variables as init takes them.
 
-    >>> environment_block({"A": "1"}, {"B": "2"}, {"A": "3"})
-    b'A=3\x00B=2\x00'
+    >>> environment_block({"A": "1", "B": "2"})
+    b'A=1\x00B=2\x00'
     """
-    merged = {name: value for layer in layers for name, value in layer.items()}
-    block = "".join([f"{name}={value}\0" for name, value in merged.items()])
+    block = "".join([f"{name}={value}\0" for name, value in variables.items()])
     return block.encode("utf-8", "surrogateescape")
 
 

@@ -49,6 +49,14 @@ class BadAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class SaysFailed:
+    """A process that lives on says itself that the function failed, or took too long."""
+
+    message: str
+    timed_out: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Overflowed:
     """The process wrote more than `limit` bytes as its answer, and was killed for it."""
 
@@ -107,6 +115,7 @@ Ending = (
     Exited
     | Answered
     | BadAnswer
+    | SaysFailed
     | Overflowed
     | Stopped
     | TooLarge

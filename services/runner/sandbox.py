@@ -25,7 +25,7 @@ from services.runner.namespaces import Namespace
 from services.runner.output import Bounds
 from services.runner.pool import Kind
 from services.runner.slots import Slots
-from shared import clock, messages
+from shared import messages
 from shared.streams import Backoff
 
 log = structlog.get_logger()
@@ -110,8 +110,17 @@ class Sandbox:
         if self.kind.format == "default":
             return FreshProcesses(link, self.digest, bounds)
         framing = formats.of(self.kind.format)
-        variables = {**self.kind.config_env, **framing.environment(self.kind)}
-        return HotProcess(link, self.digest, bounds, framing, variables, self._tell_useless)
+        kind = self.kind
+        own = framing.environment(kind.app, kind.path, kind.memory_mb)
+        variables = {**kind.config_env, **own}
+        return HotProcess(
+            link,
+            self.digest,
+            bounds,
+            framing=framing,
+            variables=variables,
+            useless=self._tell_useless,
+        )
 
     def run(self, job: runs.Job, sink: runs.Sink) -> None:
         """Run a call; `sink` is told what comes of it, perhaps at once."""

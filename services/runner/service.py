@@ -303,7 +303,8 @@ class Runner:
             self._drop_hand(command.head.call_id)
         back = scripts.move_back(self._id, command.entry_id, command.head)
         free = self._freed(command.head.call_id)
-        self._spawn(self._delivered(free, back), "hand back")
+        self._ending.add(command.entry_id)
+        self._spawn(self._do_hand_back(command.entry_id, free, back), "hand back")
 
     def _drop(self, command: state.DropEntry) -> None:
         self._delivery.post(self._deletion(command.entry_id))
@@ -381,8 +382,9 @@ class Runner:
                 self.apply(state.ParcelFetched(call_id, parcel))
                 return
 
-    async def _delivered(self, *commands: scripts.Command) -> None:
+    async def _do_hand_back(self, entry_id: bytes, *commands: scripts.Command) -> None:
         await self._delivery.deliver(*commands)
+        self._ending.discard(entry_id)
 
     def _drop_hand(self, call_id: str) -> None:
         hand = self._hands.pop(call_id, None)

@@ -378,6 +378,15 @@ def wanted_kind(wanted: messages.Wanted) -> Kind:
 _Step = Callable[["State", Execution, Any, int], list[Command]]
 
 
+#: The phase of a call's sandbox in each phase of the call; None: it has none.
+_SANDBOX_PHASES = {
+    Phase.FETCHING: None,
+    Phase.WAITING: None,
+    Phase.RUNNING: pool.Phase.BUSY,
+    Phase.ENDED: pool.Phase.LEAVING,
+}
+
+
 class State:
     """All calls and sandboxes of one runner. One task of `service` owns it.
 
@@ -418,13 +427,7 @@ class State:
         for call_id, execution in self.calls.items():
             box = self.pool.get(execution.sandbox_id) if execution.sandbox_id else None
             phase = box.phase if box else None
-            allowed = {
-                Phase.FETCHING: {None},
-                Phase.WAITING: {None},
-                Phase.RUNNING: {pool.Phase.BUSY},
-                Phase.ENDED: {pool.Phase.LEAVING},
-            }[execution.phase]
-            if phase not in allowed:
+            if phase is not _SANDBOX_PHASES[execution.phase]:
                 raise AssertionError(f"{call_id} is {execution.phase}, its sandbox {phase}")
 
     def _settled(self, now_ms: int) -> list[Command]:
@@ -661,7 +664,7 @@ class State:
         return []
 
     def _failed(self, event: SandboxFailed, now_ms: int) -> list[Command]:
-        """End the calls that wait for a sandbox like one that cannot be opened, if there is none."""
+        """End the calls that wait for a sandbox that cannot be opened, if there is none like it."""
         box = self.pool.get(event.sandbox_id)
         assert box is not None  # noqa: S101 (told once of each that was started)
         self.pool.lost(event.sandbox_id, now_ms)
@@ -787,7 +790,9 @@ class State:
             result_truncated=cut,
         )
 
-    def _kept(self, head: messages.CallHead, reached: messages.Outcome) -> tuple[bytes | None, bool]:
+    def _kept(
+        self, head: messages.CallHead, reached: messages.Outcome
+    ) -> tuple[bytes | None, bool]:
         """Return what is kept of an async call's answer, and whether that is not all of it."""
         if head.mode == "sync" or isinstance(reached, messages.Failed):
             return None, False

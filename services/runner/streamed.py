@@ -1,4 +1,4 @@
-"""Who is told what comes of a call? Its api replica, of an answer in parts; the state, of its end."""
+"""Who is told what comes of a call? Its api replica, of parts of an answer; the state, of its end."""
 
 import asyncio
 import dataclasses
@@ -57,4 +57,3 @@ class Sink:
     def _sent(self, sent: "asyncio.Future[Any]") -> None:
         if not sent.cancelled() and sent.exception() is not None:
             self._broken = True
-

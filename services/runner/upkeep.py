@@ -192,7 +192,6 @@ class Upkeep:
         except (engine.EngineError, RedisError, OSError) as error:
             log.warning("sweep_failed", error=str(error))
 
-
     def _remove_folders(self, living: set[str]) -> None:
         """Remove the folders of runners that were killed."""
         names = [folder.name for folder in self._folders.iterdir() if folder.is_dir()]
