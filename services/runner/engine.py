@@ -225,7 +225,9 @@ class Engine:
     async def volume_folder(self, name: str) -> str:
         """Return where a volume is on the engine's machine."""
         with _translated():
-            return str((await aiodocker.volumes.DockerVolume(self._docker, name).show())["Mountpoint"])
+            return str(
+                (await aiodocker.volumes.DockerVolume(self._docker, name).show())["Mountpoint"]
+            )
 
     # Containers.
 

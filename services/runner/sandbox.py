@@ -14,14 +14,13 @@ from typing import Protocol
 
 import structlog
 
-from services.runner import containers, engine, metrics, protocol, runs
+from services.runner import containers, engine, metrics, namespaces, protocol, runs
+from services.runner.framing import formats
 from services.runner.fresh import FreshProcesses
 from services.runner.holders import Holders
 from services.runner.hot import HotProcess, Unready
 from services.runner.images import Images, PullFailed
-from services.runner.framing import formats
 from services.runner.link import Link, Listener
-from services.runner.namespaces import Namespace
 from services.runner.output import Bounds
 from services.runner.pool import Kind
 from services.runner.slots import Slots
@@ -82,7 +81,7 @@ class Sandbox:
         self.kind, self.folder = kind, folder
         self.digest = ""
         self.container_id = ""
-        self.namespace: Namespace | None = None
+        self.namespace: namespaces.Namespace | None = None
         #: Whether it is certain that the namespace is as it was.
         self.namespace_usable = True
         self._tell_useless = useless

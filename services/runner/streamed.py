@@ -1,4 +1,4 @@
-"""Who is told what comes of a call? Its api replica, of parts of an answer; the state, of its end."""
+"""Who is told what comes of a call? Its api replica of an answer's parts, the state of its end."""
 
 import asyncio
 import dataclasses
@@ -8,6 +8,8 @@ from typing import Any
 from services.runner import runs
 from shared import messages, scripts
 from shared.streams import Outbox
+
+Sent = asyncio.Future[Any]
 
 
 class Sink:
@@ -54,6 +56,6 @@ class Sink:
         sent = self._outbox.send(scripts.reply_part(self._head.reply_to, part))
         sent.add_done_callback(self._sent)
 
-    def _sent(self, sent: "asyncio.Future[Any]") -> None:
+    def _sent(self, sent: Sent) -> None:
         if not sent.cancelled() and sent.exception() is not None:
             self._broken = True
