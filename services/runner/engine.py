@@ -225,9 +225,8 @@ class Engine:
     async def volume_folder(self, name: str) -> str:
         """Return where a volume is on the engine's machine."""
         with _translated():
-            return str(
-                (await aiodocker.volumes.DockerVolume(self._docker, name).show())["Mountpoint"]
-            )
+            raw = await self._docker._query_json(f"volumes/{name}")  # noqa: SLF001 (untyped there)
+        return str(raw["Mountpoint"])
 
     # Containers.
 
