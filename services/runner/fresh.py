@@ -47,7 +47,11 @@ class FreshProcesses:
         parcel = job.parcel
         variables = environment.assemble(parcel.config_env, parcel.call_env, job.ends_ms)
         output = Output(job, self._digest, self._bounds)
-        ours = processes.start(self._link, protocol.environment_block(variables))
+        try:
+            ours = processes.start(self._link, protocol.environment_block(variables))
+        except ValueError as error:
+            sink.done(output.result(runs.TooLarge(str(error))), reusable=True)
+            return
         self._run = _Run(sink, output, ours, self._take)
         self._run.feed(parcel.payload)
 

@@ -20,12 +20,16 @@ class Pipes:
 
 
 def start(link: Link, environment: bytes) -> Pipes:
-    """Have a sandbox's first process start the image's command. Raises OSError without files."""
+    """Have a sandbox's first process start the image's command.
+
+    Raises OSError without files, and ValueError for an environment that is too long.
+    """
+    frame = protocol.start(environment)
     opened: list[int] = []
     try:
         for make in (pipes.pair_for_input, pipes.pair_for_output, pipes.pair_for_output):
             opened += make()
-        link.send(protocol.start(environment), opened[0::2])
+        link.send(frame, opened[0::2])
     except BaseException:
         for fd in opened[1::2]:
             os.close(fd)
@@ -44,7 +48,7 @@ def ending(told: protocol.Ended) -> runs.Exited | runs.ImageUnusable | runs.TooL
     Exited(code=137, oom_killed=True)
     """
     if told.error == errno.E2BIG:
-        return runs.TooLarge("the kernel takes no variable longer than 128 KiB")
+        return runs.TooLarge("the kernel takes no variable over 128 KiB, and not 2 MiB in all")
     if told.error:
         return runs.ImageUnusable(os.strerror(told.error).lower())
     code = os.waitstatus_to_exitcode(told.status)

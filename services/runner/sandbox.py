@@ -5,10 +5,9 @@ costs no container, only (format `default`) a process, or not even that.
 """
 
 import asyncio
+import dataclasses
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +23,7 @@ from services.runner.link import Link, Listener
 from services.runner.output import Bounds
 from services.runner.pool import Kind
 from services.runner.slots import Slots
-from shared import messages
+from shared import messages, tasks
 from shared.streams import Backoff
 
 log = structlog.get_logger()
@@ -77,7 +76,7 @@ class Sandbox:
     """
 
     def __init__(self, kind: Kind, folder: Path, useless: Callable[[], None]) -> None:
-        """`useless` is called once if, with no call under way, it can run no more calls."""
+        """`useless` is called if, once it is open and with no call under way, it can run none."""
         self.kind, self.folder = kind, folder
         self.digest = ""
         self.container_id = ""
@@ -87,6 +86,7 @@ class Sandbox:
         self._tell_useless = useless
         self._link: Link | None = None
         self._driver: Driver | None = None
+        self._opened = False
 
     async def open(self, link: Link, bounds: Bounds) -> None:
         """Be ready for calls, by a link whose first frame has not been read. Raises `Unopened`."""
@@ -94,6 +94,8 @@ class Sandbox:
         hello: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         link.listen(lambda frame, _: _greeted(hello, frame), lambda: _hung_up(hello))
         await hello
+        if not link.open:
+            raise _ended_at_its_start()
         self._driver = self._make_driver(link, bounds)
         link.listen(self._frame, self._lost)
         try:
@@ -104,6 +106,7 @@ class Sandbox:
         except TimeoutError as error:
             why = f"it did not listen at FN_LISTENER within {LISTEN_S:g} s"
             raise Unopened(runs.BadAnswer(why)) from error
+        self._opened = True
 
     def _make_driver(self, link: Link, bounds: Bounds) -> Driver:
         if self.kind.format == "default":
@@ -118,7 +121,7 @@ class Sandbox:
             bounds,
             framing=framing,
             variables=variables,
-            useless=self._tell_useless,
+            useless=self._is_useless,
         )
 
     def run(self, job: runs.Job, sink: runs.Sink) -> None:
@@ -167,6 +170,11 @@ class Sandbox:
         under_way = self._driver.abandon(runs.EngineFailed("the sandbox ended under the call"))
         self._driver.close()
         if not under_way:
+            self._is_useless()
+
+    def _is_useless(self) -> None:
+        # Of one that is being opened, the error of that says so.
+        if self._opened:
             self._tell_useless()
 
 
@@ -181,10 +189,14 @@ def _greeted(hello: "asyncio.Future[None]", frame: protocol.Frame) -> None:
 
 def _hung_up(hello: "asyncio.Future[None]") -> None:
     if not hello.done():
-        hello.set_exception(Unopened(runs.EngineFailed("the sandbox ended at its start")))
+        hello.set_exception(_ended_at_its_start())
 
 
-@dataclass(frozen=True, slots=True)
+def _ended_at_its_start() -> Unopened:
+    return Unopened(runs.EngineFailed("the sandbox ended at its start"))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Places:
     """Where runner and engine meet: one folder, as each of them calls it."""
 
@@ -258,8 +270,7 @@ class Sandboxes:
             take_back = self._holders.give_back if usable else self._holders.discard
             await take_back(sandbox.namespace)
         sandbox.container_id, sandbox.namespace, sandbox.namespace_usable = "", None, True
-        with suppress(OSError):
-            shutil.rmtree(sandbox.folder)
+        await asyncio.to_thread(shutil.rmtree, sandbox.folder, ignore_errors=True)
 
     async def _open(self, sandbox: Sandbox, sandbox_id: str, mode: messages.Mode) -> None:
         image = await self._images.ensure(sandbox.kind.image)
@@ -268,12 +279,13 @@ class Sandboxes:
             raise engine.ImageRefused("No command specified")
         slot = await self._starts[mode].acquire()
         try:
-            listener = self._prepare(sandbox)
+            listener = await self._prepare(sandbox)
             try:
                 sandbox.namespace = await self._holders.acquire(sandbox.kind.app)
                 config = containers.sandbox(
                     sandbox_id,
-                    sandbox.kind,
+                    # The name may mean another image by now, with another command.
+                    dataclasses.replace(sandbox.kind, image=image.digest),
                     image.command,
                     sandbox.namespace,
                     self._places.bind(sandbox_id),
@@ -288,14 +300,21 @@ class Sandboxes:
             slot.release()
         await sandbox.open(link, self._bounds)
 
-    def _prepare(self, sandbox: Sandbox) -> Listener:
+    async def _prepare(self, sandbox: Sandbox) -> Listener:
         """Make the folder in which the sandbox finds our init and the socket to us."""
+        making = asyncio.create_task(asyncio.to_thread(self._make_folder, sandbox.folder))
         try:
-            sandbox.folder.mkdir(mode=0o755)
-            (sandbox.folder / _INIT).hardlink_to(self._places.here / _INIT)
+            await asyncio.shield(making)
             return Listener(sandbox.folder / _SOCKET)
         except OSError as error:
             raise Unopened(runs.Broken(f"The runner cannot use RUNNER_FOLDER: {error}")) from error
+        finally:
+            # If this is cancelled meanwhile: what comes to be must be there when it is removed.
+            await asyncio.wait({making})
+
+    def _make_folder(self, folder: Path) -> None:
+        folder.mkdir(mode=0o755)
+        (folder / _INIT).hardlink_to(self._places.here / _INIT)
 
     async def _started(self, sandbox: Sandbox, listener: Listener) -> Link:
         """Start the container; return the link by which its first process has come."""
@@ -310,11 +329,15 @@ class Sandboxes:
                 sandbox.namespace_usable = False
                 raise
             async with asyncio.timeout(HELLO_S):
-                return await greeting
-        except TimeoutError as error:
-            raise engine.EngineError(f"a sandbox did not come up within {HELLO_S:g} s") from error
-        finally:
-            greeting.cancel()
+                return await asyncio.shield(greeting)
+        except BaseException as error:
+            await tasks.end(greeting)
+            if not greeting.cancelled():
+                greeting.result().close()
+            if isinstance(error, TimeoutError):
+                why = f"a sandbox did not come up within {HELLO_S:g} s"
+                raise engine.EngineError(why) from error
+            raise
 
     async def _removed(self, container_id: str) -> bool:
         backoff = Backoff(first_s=0.2)
