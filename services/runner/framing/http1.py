@@ -205,11 +205,12 @@ class _Message:
     def _begin(self, status: int, about: Mapping[bytes, bytes]) -> None:
         """Make the head; `about` has the fields by their names in lower case."""
         self._check(about)
-        chunked = b"transfer-encoding" in about
-        self.framed = chunked or b"content-length" in about or not fields.has_body(status)
+        bodiless, chunked = not fields.has_body(status), b"transfer-encoding" in about
+        self.framed = bodiless or chunked or b"content-length" in about
         self.reusable = self._http.should_keep_alive()
         media = about.get(b"content-type", b"").lower()
-        streamed = chunked or not self.framed or media.startswith(b"text/event-stream")
+        as_produced = chunked or not self.framed or media.startswith(b"text/event-stream")
+        streamed = as_produced and not bodiless
         dropped = _dropped(about.get(b"connection", b"").lower())
         passed_on = [
             (name.decode(), fields.text(value))
