@@ -65,15 +65,15 @@ async def measured(bench: Bench, name: str) -> Result | str:
         tell(f"{name}: {error!r}")
         return str(error) or repr(error)
     for key, values in {**found.measured, **found.yardsticks}.items():
-        tell(f"{key}: {', '.join(value.told() for value in values)}")
+        tell(f"{key}: {report.told(values)}")
     return found
 
 
-def keep(outcomes: report.Outcomes, machine: str) -> Path:
+def keep(outcomes: report.Outcomes, seconds: int, machine: str) -> Path:
     """Write outcomes as JSON into a new file; return it."""
     KEPT_IN.mkdir(parents=True, exist_ok=True)
     file = KEPT_IN / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-    found = msgspec.json.encode({"machine": machine, "cases": outcomes})
+    found = msgspec.json.encode({"machine": machine, "seconds": seconds, "cases": outcomes})
     file.write_bytes(msgspec.json.format(found, indent=2))
     return file
 
@@ -91,7 +91,7 @@ async def main() -> int:
     tables = report.targets_table(outcomes), report.yardsticks_table(outcomes)
     told = (*tables, f"{report.verdict(outcomes)}. {machine}.")
     sys.stdout.write("\n\n".join(filter(None, told)) + "\n")
-    tell(f"kept in {keep(outcomes, machine)}")
+    tell(f"kept in {keep(outcomes, wanted.seconds, machine)}")
     return 0 if report.went_well(outcomes) else 1
 
 

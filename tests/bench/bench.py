@@ -1,5 +1,6 @@
 """What does every case need? The platform under measure, and functions deployed on it."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +14,8 @@ Progress = Callable[[str], None]
 #: What a route of the benchmark says unless its case wants something else: its sandboxes are gone
 #: soon after their last call, so that no case meets those of another.
 IDLE_TIMEOUT_S = 2
+#: How long removing routes may take, also from a platform that hangs.
+REMOVED_WITHIN_S = 60
 #: How long sandboxes may take to go once their routes are gone.
 GONE_WITHIN_S = 60
 
@@ -75,9 +78,8 @@ class Bench:
                 await self._deploy(app, route, image, fields)
             yield Deployed(app, image, tuple(f"/r/{app}{route}" for route in routes))
         finally:
-            for route in routes:
-                await self.client.delete(f"/v1/apps/{app}/routes{route}")
-            await self.client.delete(f"/v1/apps/{app}")
+            async with asyncio.timeout(REMOVED_WITHIN_S):
+                await self._remove(app, routes)
         if not await engine.emptied(image, GONE_WITHIN_S):
             self.tell(f"sandboxes of a removed route are there after {GONE_WITHIN_S} s")
 
@@ -94,3 +96,8 @@ class Bench:
             raise RuntimeError(f"the platform refuses a route: {answer.text}")
         if warnings := answer.json().get("warnings"):
             raise RuntimeError(f"the platform does not know what is measured: {warnings}")
+
+    async def _remove(self, app: str, routes: list[str]) -> None:
+        for route in routes:
+            await self.client.delete(f"/v1/apps/{app}/routes{route}")
+        await self.client.delete(f"/v1/apps/{app}")

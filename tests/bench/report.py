@@ -28,9 +28,7 @@ def targets_table(outcomes: Outcomes) -> str:
 def yardsticks_table(outcomes: Outcomes) -> str:
     """Return a Markdown table of what was measured beside the platform; "" if nothing."""
     results = (found for found in outcomes.values() if isinstance(found, Result))
-    lines = (
-        (what, _told(values)) for found in results for what, values in found.yardsticks.items()
-    )
+    lines = ((what, told(values)) for found in results for what, values in found.yardsticks.items())
     return _table(("yardstick, in the same run", "measured"), lines)
 
 
@@ -57,7 +55,7 @@ def went_well(outcomes: Outcomes) -> bool:
 
 def _measured(outcome: Result | str, key: str) -> tuple[Value, ...] | str:
     if isinstance(outcome, Result):
-        return outcome.measured.get(key) or "not measured"
+        return outcome.measured.get(key, ())
     return f"not measured: {textwrap.shorten(outcome, REASON_MAX)}"
 
 
@@ -65,15 +63,16 @@ def _target_line(target: Target, measured: tuple[Value, ...] | str) -> tuple[str
     values = () if isinstance(measured, str) else measured
     return (
         target.what,
-        measured if isinstance(measured, str) else _told(measured),
+        measured if isinstance(measured, str) else told(measured),
         ", ".join(bound.told() for bound in target.bounds),
         target.theirs,
         _HELD[target.held(values)],
     )
 
 
-def _told(values: Iterable[Value]) -> str:
-    return ", ".join(value.told() for value in values)
+def told(values: Iterable[Value]) -> str:
+    """Return values in words."""
+    return ", ".join(value.told() for value in values) or "not measured"
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
