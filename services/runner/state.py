@@ -6,7 +6,7 @@ sandbox a call gets. It has no clock and does no I/O.
 """
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -21,6 +21,8 @@ from shared.errors import CODES, MillraceError
 #: A sync call gets a "running" record only if it still runs after this time, in milliseconds:
 #: most are over by then, and two records for each would double the recorder's work.
 ANNOUNCE_AFTER_MS = 200
+#: So often a call may meet a sandbox that is of no use; then there is more to it than bad luck.
+REFUSALS_MAX = 8
 
 
 class Phase(enum.Enum):
@@ -110,7 +112,7 @@ class SandboxFailed:
 
 @dataclass(frozen=True, slots=True)
 class SandboxLost:
-    """A sandbox that ran nothing turned out to be of no use."""
+    """A sandbox that ran nothing turned out to be of no use, perhaps while it was opened."""
 
     sandbox_id: str
 
@@ -328,6 +330,8 @@ class Execution:
     sandbox_id: str = ""
     #: Epoch milliseconds; None until it runs.
     started_ms: int | None = None
+    #: How many sandboxes were of no use for it.
+    refusals: int = 0
     #: Why we have asked for the end of its run.
     stop_reason: StopReason | None = None
     #: Why it goes back among the waiting once its sandbox is gone; "": it does not.
@@ -336,10 +340,15 @@ class Execution:
     history: list[str] = field(default_factory=list)
 
 
+def key_of(head: messages.CallHead) -> str:
+    """Return the key of the kind of sandbox that a call needs."""
+    return head.sandbox_key or f"{head.app}{head.path}"
+
+
 def kind_of(head: messages.CallHead, parcel: messages.Parcel) -> Kind:
-    """Return the kind of sandbox that a call needs."""
+    """Return the kind of sandbox that a call needs. How many are kept is `wanted_kind`'s to say."""
     return Kind(
-        key=head.sandbox_key or f"{head.app}{head.path}",
+        key=key_of(head),
         app=head.app,
         path=head.path,
         image=head.image,
@@ -348,7 +357,6 @@ def kind_of(head: messages.CallHead, parcel: messages.Parcel) -> Kind:
         format=head.format,
         isolation=head.isolation,
         most=head.max_concurrency,
-        least=parcel.min_sandboxes,
         idle_timeout_ms=parcel.idle_timeout_s * 1000,
         revision=head.revision,
         config_env=parcel.config_env,
@@ -451,14 +459,16 @@ class State:
     # Calls come.
 
     def _assigned(self, event: Assigned, now_ms: int) -> list[Command]:
-        head = event.head
-        refusal = self._refusal(event)
-        self.epoch = max(self.epoch, event.assignment.epoch)
-        if refusal:
-            return [HandBack(event.entry_id, head, refusal)]
+        head, epoch = event.head, event.assignment.epoch
+        if epoch < self.epoch:
+            why = f"assigned in reign {epoch}, now is {self.epoch}"
+            return [HandBack(event.entry_id, head, why)]
+        self.epoch = epoch
         known = self.calls.get(head.call_id)
         if known is not None:
             return self._assigned_again(known, event)
+        if why := self._why_not():
+            return [HandBack(event.entry_id, head, why)]
         execution = self.calls[head.call_id] = Execution(event.entry_id, head)
         if head.deadline_ms and head.deadline_ms <= now_ms:
             return self._stop(execution, StopReason.DEADLINE, now_ms)
@@ -467,13 +477,10 @@ class State:
             commands = [SetAlarm(head.call_id, Alarm.DEADLINE, head.deadline_ms - now_ms)]
         if event.parcel is None:
             return [*commands, FetchParcel(head.call_id)]
-        self._wait(execution, event.parcel, now_ms)
-        return commands
+        return [*commands, *self._wait(execution, event.parcel, now_ms)]
 
-    def _refusal(self, event: Assigned) -> str:
-        """Return why a call is not taken; "" if it is."""
-        if event.assignment.epoch < self.epoch:
-            return f"assigned in reign {event.assignment.epoch}, now is {self.epoch}"
+    def _why_not(self) -> str:
+        """Return why nothing can be begun here; "" if it can."""
         if self.draining:
             return "the runner is draining"
         return "" if self.able else "the container engine is away"
@@ -482,26 +489,42 @@ class State:
         """Take a call that is here already.
 
         A scheduler that took this runner for lost has put the call back and assigned it here once
-        more. The old entry is gone, so the outcome of the run under way counts for the new one.
+        more. The old entry is gone, so the outcome of the run under way counts for the new one. If
+        that is known already, the call goes back; not before its capacity is told to be free, or
+        that would be told twice.
         """
         if known.entry_id == event.entry_id:
             return []
-        if known.phase is Phase.ENDED or known.hand_back:
-            return [HandBack(event.entry_id, event.head, "an earlier attempt is being removed")]
         known.entry_id, known.head = event.entry_id, event.head
+        if known.phase is Phase.ENDED:
+            known.hand_back = "an earlier attempt was being removed"
         return []
 
     def _wait(
         self, execution: Execution, parcel: messages.Parcel, now_ms: int, *, first: bool = False
-    ) -> None:
+    ) -> list[Command]:
+        """Let a call wait for a sandbox; `first`: before all others."""
         execution.phase, execution.parcel, execution.sandbox_id = Phase.WAITING, parcel, ""
+        if why := self._why_not():
+            return self._put_back(execution, why)
         self.pool.wait(execution.head.call_id, self._kind(execution), now_ms, first=first)
+        return []
+
+    def _put_back(self, execution: Execution, why: str) -> list[Command]:
+        """Let a call of which nothing has been run go back among the waiting."""
+        self.pool.forget(execution.head.call_id, key_of(execution.head))
+        del self.calls[execution.head.call_id]
+        return [HandBack(execution.entry_id, execution.head, why)]
+
+    def _put_back_all(self, why: str) -> list[Command]:
+        unbegun = [e for e in self.calls.values() if e.phase in {Phase.FETCHING, Phase.WAITING}]
+        return [command for execution in unbegun for command in self._put_back(execution, why)]
 
     def _kind(self, execution: Execution) -> Kind:
         """Return the kind of sandbox a call needs; calls of one route share the object."""
         head, parcel = execution.head, execution.parcel
         assert parcel is not None  # noqa: S101 (it is here by then)
-        known = self.pool.kind(head.sandbox_key)
+        known = self.pool.kind(key_of(head))
         if known is not None and known.revision == head.revision:
             return known
         return kind_of(head, parcel)
@@ -548,8 +571,7 @@ class State:
     def _fetched(self, execution: Execution, event: CallEvent, now_ms: int) -> list[Command]:
         assert isinstance(event, ParcelFetched)  # noqa: S101 (the table says so)
         if event.parcel is not None:
-            self._wait(execution, event.parcel, now_ms)
-            return []
+            return self._wait(execution, event.parcel, now_ms)
         lost = runs.Broken("The call's input is not there any more.")
         return self._end(execution, runs.Result(lost), now_ms)
 
@@ -560,38 +582,56 @@ class State:
             return [*alarms, SendRecord(self._running_record(execution))]
         return self._stop(execution, StopReason(event.alarm.value), now_ms)
 
+    def _rang_before(self, execution: Execution, event: CallEvent, now_ms: int) -> list[Command]:
+        """Heed the deadline alone: other alarms are of a run that was refused."""
+        assert isinstance(event, AlarmRang)  # noqa: S101 (the table says so)
+        if event.alarm is not Alarm.DEADLINE:
+            return []
+        return self._rang(execution, event, now_ms)
+
     def _ignored(self, execution: Execution, event: CallEvent, now_ms: int) -> list[Command]:
         del execution, event, now_ms
         return []
 
     def _refused(self, execution: Execution, _: CallEvent, now_ms: int) -> list[Command]:
         """Let a call wait again, before all others: nothing of it has been run."""
-        sandbox_id, parcel = execution.sandbox_id, execution.parcel
+        head, sandbox_id, parcel = execution.head, execution.sandbox_id, execution.parcel
         assert parcel is not None  # noqa: S101 (kept until its end)
         del self._runs[sandbox_id]
+        execution.phase, execution.sandbox_id = Phase.WAITING, ""
         execution.started_ms = None
+        execution.refusals += 1
         self.pool.lost(sandbox_id, now_ms)
         if execution.stop_reason is not None:
-            execution.phase, execution.sandbox_id = Phase.WAITING, ""
             return self._end(execution, runs.Result(runs.Stopped()), now_ms)
-        self._wait(execution, parcel, now_ms, first=True)
-        return []
+        if execution.refusals == REFUSALS_MAX:
+            failed = runs.EngineFailed("sandboxes end before they can be used")
+            return self._end(execution, runs.Result(failed), now_ms)
+        waits = self._wait(execution, parcel, now_ms, first=True)
+        if head.deadline_ms and not waits:
+            left_ms = max(0, head.deadline_ms - now_ms)
+            return [SetAlarm(head.call_id, Alarm.DEADLINE, left_ms)]
+        return waits
 
     def _run_ended(self, execution: Execution, event: CallEvent, now_ms: int) -> list[Command]:
         assert isinstance(event, RunEnded)  # noqa: S101 (the table says so)
-        run_ms = event.result.run_ms
-        self.pool.freed(execution.sandbox_id, run_ms, now_ms, reusable=event.reusable)
+        run_ms, reusable = event.result.run_ms, event.reusable and execution.stop_reason is None
+        self.pool.freed(execution.sandbox_id, run_ms, now_ms, reusable=reusable)
         return self._end(execution, event.result, now_ms)
 
     #: What may happen in which phase, and what it leads to. All else is `Impossible`.
     _transitions: ClassVar[dict[tuple[Phase, type], _Step]] = {
         (Phase.FETCHING, ParcelFetched): _fetched,
-        (Phase.FETCHING, AlarmRang): _rang,
-        (Phase.WAITING, AlarmRang): _rang,
+        (Phase.FETCHING, AlarmRang): _rang_before,
+        (Phase.WAITING, AlarmRang): _rang_before,
         (Phase.RUNNING, RunEnded): _run_ended,
         (Phase.RUNNING, RunRefused): _refused,
         (Phase.RUNNING, AlarmRang): _rang,
         (Phase.ENDED, AlarmRang): _ignored,
+        # One asked for in vain, of a call that had ended and was assigned again.
+        (Phase.WAITING, ParcelFetched): _ignored,
+        (Phase.RUNNING, ParcelFetched): _ignored,
+        (Phase.ENDED, ParcelFetched): _ignored,
     }
 
     # Calls end.
@@ -604,8 +644,7 @@ class State:
         execution.stop_reason = reason
         if execution.phase is Phase.RUNNING:
             return [StopSandbox(execution.sandbox_id)]
-        if execution.parcel is not None:
-            self.pool.forget(execution.head.call_id, self._kind(execution).key)
+        self.pool.forget(execution.head.call_id, key_of(execution.head))
         return self._end(execution, runs.Result(runs.Stopped()), now_ms)
 
     def _end(self, execution: Execution, result: runs.Result, now_ms: int) -> list[Command]:
@@ -636,8 +675,8 @@ class State:
     def _why_again(self, execution: Execution, result: runs.Result) -> str:
         """Return why a call is to be run once more, elsewhere or later; "" if it is not.
 
-        What was never started goes back freely. An async call whose process was started goes back
-        as its next attempt, if it has one left; a sync call never.
+        What had not started when the runner was to leave goes back freely. Any other async call
+        goes back as its next attempt, if it has one left; any other sync call never.
         """
         failed = isinstance(result.ending, runs.EngineFailed)
         stopped = failed or isinstance(result.ending, runs.Stopped)
@@ -667,7 +706,7 @@ class State:
         """End the calls that wait for a sandbox that cannot be opened, if there is none like it."""
         box = self.pool.get(event.sandbox_id)
         assert box is not None  # noqa: S101 (told once of each that was started)
-        self.pool.lost(event.sandbox_id, now_ms)
+        self.pool.failed(event.sandbox_id, now_ms)
         commands: list[Command] = []
         if self.pool.alive(box.kind.key):
             return commands
@@ -710,23 +749,24 @@ class State:
         return []
 
     def _engine(self, event: EngineChanged, _: int) -> list[Command]:
+        """Begin nothing while the engine is away: what waits goes back, others may be able."""
         self.able = event.able
-        return [Beat()]
+        if self.able:
+            self.pool.resume()
+            return [Beat()]
+        self.pool.pause()
+        return [Beat(), *self._put_back_all(self._why_not())]
 
-    def _drain(self, _: DrainAsked, now_ms: int) -> list[Command]:
+    def _drain(self, _: DrainAsked, __: int) -> list[Command]:
         """Take no more calls. Those that run go on; those that wait go back: others may be free."""
         self.draining = True
         self.pool.close()
-        waiting = [e for e in self.calls.values() if e.phase in {Phase.FETCHING, Phase.WAITING}]
-        return [Beat(), *self._stop_all(waiting, now_ms)]
+        return [Beat(), *self._put_back_all(self._why_not())]
 
     def _grace_over(self, _: GraceOver, now_ms: int) -> list[Command]:
-        return self._stop_all(list(self.calls.values()), now_ms)
-
-    def _stop_all(self, executions: Iterable[Execution], now_ms: int) -> list[Command]:
         return [
             command
-            for execution in executions
+            for execution in list(self.calls.values())
             for command in self._stop(execution, StopReason.DRAIN, now_ms)
         ]
 
