@@ -6,6 +6,10 @@ runner, who knows when the process starts, adds `DEADLINE`.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+#: Names of longer headers are not remembered, so that nobody can fill the memory with them.
+_KEPT_MAX_CHARACTERS = 64
 
 
 def variable_name(key: str) -> str:
@@ -36,11 +40,19 @@ def header_env(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """
     env: dict[str, str] = {}
     for key, value in headers:
-        if key.lower() == "host":
-            continue
-        name = "HEADER_" + variable_name(key)
-        env[name] = f"{env[name]} {value}" if name in env else value
+        name = _header_name(key) if len(key) <= _KEPT_MAX_CHARACTERS else _made_header_name(key)
+        if name:
+            env[name] = f"{env[name]} {value}" if name in env else value
     return env
+
+
+def _made_header_name(key: str) -> str:
+    """Return the environment's name for a request header; "" for one that is left out."""
+    return "" if key.lower() == "host" else "HEADER_" + variable_name(key)
+
+
+#: The same, from memory: clients send the same few headers again and again.
+_header_name = lru_cache(maxsize=1024)(_made_header_name)
 
 
 def size_bytes(*parts: Mapping[str, str]) -> int:

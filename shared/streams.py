@@ -166,17 +166,24 @@ async def make_group(redis: Redis, stream: str, group: str) -> None:
 
 
 async def read_group(
-    redis: Redis, stream: str, group: str, consumer: str, *, count: int
+    redis: Redis, stream: str, group: str, consumer: str, *, count: int, own: bool = False
 ) -> AsyncIterator[list[Entry]]:
     """Yield batches of new entries of a group, for ever; makes the group where it is missing.
 
-    Yields an empty batch when nothing came for `BLOCK_MS`. Waits out Redis' absences.
+    Yields an empty batch when nothing came for `BLOCK_MS`. Waits out Redis' absences. `own`: only
+    this consumer reads the stream, and deletes what it has dealt with. Then nothing needs to be
+    acknowledged, and after an absence all that is in the stream is yielded (some of it again): a
+    batch may have been lost on its way.
     """
     backoff = Backoff()
+    gap = False
     while True:
         try:
+            if gap and own:
+                yield await _whole(redis, stream)
+            gap = False
             found = await redis.xreadgroup(
-                group, consumer, {stream: ">"}, count=count, block=BLOCK_MS
+                group, consumer, {stream: ">"}, count=count, block=BLOCK_MS, noack=own
             )
         except ResponseError as error:
             if not str(error).startswith("NOGROUP"):
@@ -185,10 +192,16 @@ async def read_group(
             continue
         except (RedisError, OSError) as error:
             log.warning("redis_unavailable", stream=stream, error=str(error))
+            gap = True
             await backoff.wait()
             continue
         backoff.reset()
         yield _entries(found).get(stream, [])
+
+
+async def _whole(redis: Redis, stream: str) -> list[Entry]:
+    found: Any = await redis.xrange(stream)
+    return list(found)
 
 
 async def read_streams(

@@ -32,7 +32,7 @@ log = structlog.get_logger()
 def build_app(settings: Settings) -> web.Application:
     """Return the application; it connects when it starts and lets go when it ends."""
     app = web.Application(
-        middlewares=[middleware.counted, middleware.answered, middleware.authorised],
+        middlewares=[middleware.handled],
         client_max_size=0,  # each handler knows its own limit
     )
     app[parts.SETTINGS] = settings

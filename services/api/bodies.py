@@ -10,16 +10,23 @@ async def read_body(request: web.Request, limit: int) -> bytes:
 
     What the client still sends then is read and dropped by the server after the answer.
     """
-    if not request.can_read_body:
-        return b""
+    content = request.content
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
+    if content.is_eof():
+        # All of it came with the head, as that of most calls does: there is nothing to wait for.
+        body = content.read_nowait()
         if len(body) > limit:
             raise _too_large(limit)
-    return bytes(body)
+        return body
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await content.readany():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+    return b"".join(chunks)
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -33,6 +33,8 @@ _ROUTE_FIELDS = (
     "idle_timeout",
     "config",
     "jwt_key",
+    "isolation",
+    "min_sandboxes",
 )
 _JSON_FIELDS = {"headers", "config"}
 _ROUTE_COLUMNS = ", ".join(f"r.`{name}`" for name in _ROUTE_FIELDS)

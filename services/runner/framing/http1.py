@@ -37,7 +37,7 @@ _ENDS = (answer.End(reusable=False), answer.End(reusable=True))
 
 def request(head: messages.CallHead, parcel: messages.Parcel, deadline_ms: int) -> bytes:
     """Return a call's frame; `deadline_ms` is when its run must have ended, epoch milliseconds."""
-    env = {**parcel.config_env, **parcel.call_env, environment.DEADLINE: str(deadline_ms)}
+    env = environment.assemble(parcel.config_env, parcel.call_env, deadline_ms)
     return frame(env, head.call_id, parcel.payload)
 
 

@@ -83,7 +83,10 @@ def test_wrong_types_are_named_with_the_fix() -> None:
         ({"memory": 5}, "Invalid route Memory: from 6 to 1048576 MB"),
         ({"timeout": 10**12}, "Invalid route timeout: from 1 to 86400 seconds"),
         ({"cpus": float("inf")}, "Invalid route CPUs: from 0.01 to 1024.0 cores"),
-        ({"format": "json"}, "Invalid route Format"),
+        ({"format": "xml"}, "Invalid route Format"),
+        ({"isolation": "none"}, "Invalid route Isolation"),
+        ({"min_sandboxes": -1}, "Negative MinSandboxes"),
+        ({"min_sandboxes": 101}, "Invalid route MinSandboxes: from 0 to 100 sandboxes"),
         ({"headers": {"A": ["x\r\nB: y"]}}, "Invalid route Headers: A has a line break"),
         ({"headers": {"a b": ["x"]}}, "Invalid route Headers: 'a b' is no header name"),
         ({"headers": {"Content-Length": ["1"]}}, "is decided by the platform"),
@@ -110,6 +113,21 @@ def test_a_patch_leaves_what_it_does_not_say() -> None:
     patched = merging.patched_route(route, {"headers": {"X-A": ["2"], "x-new": ["3"]}})
     assert patched.headers == {"x-a": ["1", "2"], "X-New": ["3"]}
     assert merging.patched_route(patched, {"headers": {"X-a": []}}).headers == {"X-New": ["3"]}
+
+
+@pytest.mark.parametrize("word", ["default", "http", "json", "http-stream"])
+def test_every_format_can_be_asked_for(word: str) -> None:
+    validation.check_changed_fields({"format": word, "isolation": "call", "min_sandboxes": 100})
+
+
+def test_only_of_min_sandboxes_is_zero_a_change() -> None:
+    route = Route("a", "/b", "i", timeout=5, min_sandboxes=3)
+    assert merging.patched_route(route, {"timeout": 0}) == route
+    assert merging.patched_route(route, {"min_sandboxes": 0}).min_sandboxes == 0
+    assert merging.patched_route(route, {"min_sandboxes": 7}).min_sandboxes == 7
+    assert merging.new_route("a", {"path": "/b", "image": "i", "min_sandboxes": 0}) == Route(
+        "a", "/b", "i"
+    )
 
 
 @given(st.text())
