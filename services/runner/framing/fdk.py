@@ -28,6 +28,7 @@ from shared import messages, timestamps
 LISTENER = "/tmp/iofs/lsnr.sock"  # noqa: S108 (the contract's own path, in the container)
 
 _PREFIX = "fn-http-h-"
+_CUT = len(_PREFIX)
 _ANSWERED, _FAILED, _TIMED_OUT = 200, 502, 504
 #: What a kit says of a failure is kept up to this.
 _MESSAGE_MAX_BYTES = 512
@@ -126,17 +127,15 @@ class Parser:
                 return [event]
 
     def _head(self, head: answer.Head) -> answer.Head:
-        status = _caller_status(fields.first(head.headers, "fn-http-status"))
+        about = {name.lower(): value for name, value in head.headers}
+        status = _caller_status(about.get("fn-http-status", ""))
         self._bodiless = not fields.has_body(status)
-        cut = len(_PREFIX)
+        content_type = about.get(f"{_PREFIX}content-type") or about.get("content-type", "")
         found = [
-            (name[cut:], value)
+            (name[_CUT:], value)
             for name, value in head.headers
-            if name[:cut].lower() == _PREFIX and len(name) > cut
+            if len(name) > _CUT and name[:_CUT].lower() == _PREFIX
         ]
-        content_type = fields.first(found, "content-type") or fields.first(
-            head.headers, "content-type"
-        )
         return answer.Head(status, fields.passed_on(found, content_type), head.streamed)
 
     def _failure(self) -> answer.FunctionFailed:
