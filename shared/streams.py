@@ -199,8 +199,14 @@ async def read_streams(
     redis: Redis, positions: dict[str, str], *, count: int
 ) -> dict[str, list[Entry]]:
     """TEMP."""
-    async with Tail(redis) as tail:
-        return await tail.read(positions, count=count)
+    task = asyncio.current_task()
+    tail = _TAILS.get(task)
+    if tail is None:
+        tail = _TAILS[task] = Tail(redis)
+    return await tail.read(positions, count=count)
+
+
+_TAILS = {}
 
 
 def set_aside(stream: str, entry: Entry, why: str) -> Command:
