@@ -38,6 +38,8 @@ _NOT_PREFIXED = fields.REWRITTEN | {"content-type", "host"}
 #: Names that begin so are the platform's; the Python kit would mistake a caller's for ours.
 _RESERVED = "fn-"
 _SOME_BYTES = "application/octet-stream"
+#: A connection may be closed with the answer: the process takes the next one.
+_END = answer.End(reusable=True)
 
 
 def environment(app: str, path: str, memory_mb: int) -> dict[str, str]:
@@ -122,9 +124,9 @@ class Parser:
             case answer.Data():
                 return [] if self._bodiless else [event]
             case answer.End() if self._status != _ANSWERED:
-                return [self._failure(), event]
+                return [self._failure(), _END]
             case _:
-                return [event]
+                return [_END]
 
     def _head(self, head: answer.Head) -> answer.Head:
         about = {name.lower(): value for name, value in head.headers}

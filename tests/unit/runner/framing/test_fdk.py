@@ -169,6 +169,14 @@ def test_whoever_answers_twice_is_refused(data: bytes) -> None:
             parse(*pieces)
 
 
+@pytest.mark.parametrize("status", [200, 502])
+def test_a_closed_connection_does_not_end_the_process(status: int) -> None:
+    closed = answered(b"Connection: close\r\n", b"x", status=status)
+    unframed = b"HTTP/1.1 %d x\r\n\r\nx" % status
+    for said in (closed, unframed):
+        assert parse(said, eof=True)[-1] == End(reusable=True)
+
+
 def test_a_timeout_that_the_kit_noticed_is_told_apart() -> None:
     said = answered(b"", b"too\r\nlate", status=504)
     assert parse(said) == [FunctionFailed("too  late", timed_out=True), End(reusable=True)]
