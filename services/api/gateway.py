@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from services.api import invocation, metrics
 from services.api.catalog import Catalog, Found
+from services.api.delays import Delay
 from services.api.settings import Settings
 from services.api.waiters import AnswerStream, Overloaded, Overrun, Waiter, Waiters
 from shared import clock, keys, messages, scripts, streams
@@ -89,6 +90,7 @@ class Gateway:
         self._waiters = Waiters(settings.max_waiting)
         metrics.WAITING.set_function(lambda: len(self._waiters))
         self._positions = {keys.reply(api_id): "0-0"}
+        self._noticing = Delay(NOTICE_AFTER_S, self._notice)
         self._kept = self._ever_kept = False
         self._look_now = asyncio.Event()
 
@@ -153,8 +155,7 @@ class Gateway:
         life_ms = call.deadline_ms - call.accepted_ms + PARCEL_SLACK_MS
         sent = self._enqueue(call, parcel, version, None, life_ms)
         sent.add_done_callback(partial(self._check_enqueued, waiter, call))
-        loop = asyncio.get_running_loop()
-        waiter.timer = loop.call_later(NOTICE_AFTER_S, self._notice, waiter, call)
+        self._noticing.add((waiter, call))
 
     def _check_enqueued(
         self, waiter: Waiter, call: messages.CallHead, sent: "asyncio.Future[Any]"
@@ -173,12 +174,18 @@ class Gateway:
             return Overloaded(f"{self._queue_max[call.mode]} {call.mode} calls wait already")
         return None
 
-    def _notice(self, waiter: Waiter, call: messages.CallHead) -> None:
-        """Record that a call waits; wait on until its deadline."""
+    def _notice(self, waiting: tuple[Waiter, messages.CallHead]) -> None:
+        """Record that a call waits, if it still does; from now on a timer watches its deadline.
+
+        That can be no earlier: a call has a second at least.
+        """
+        waiter, call = waiting
+        if waiter.answer.done():
+            return
         self._post(keys.FINISHED, invocation.queued_record(call))
-        rest_ms = call.deadline_ms - call.accepted_ms + DEADLINE_SLACK_MS
+        rest_ms = call.deadline_ms + DEADLINE_SLACK_MS - clock.epoch_ms()
         loop = asyncio.get_running_loop()
-        waiter.timer = loop.call_later(rest_ms / 1000 - NOTICE_AFTER_S, waiter.refuse, Late())
+        waiter.timer = loop.call_later(rest_ms / 1000, waiter.refuse, Late())
 
     async def _accept(self, call: messages.CallHead, parcel: messages.Parcel, version: str) -> None:
         """Enqueue an async call; return when it is safe there."""
