@@ -7,6 +7,9 @@ runner, who knows when the process starts, adds `DEADLINE`.
 
 from collections.abc import Iterable, Mapping
 
+#: What Linux lets one variable take, `NAME=value` and a zero byte; no process starts with a longer.
+VARIABLE_MAX_BYTES = 128 * 1024
+
 
 def variable_name(key: str) -> str:
     """Return the environment's name for a config key or header.
@@ -46,3 +49,13 @@ def header_env(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 def size_bytes(*parts: Mapping[str, str]) -> int:
     """Return the bytes these variables take in a process: `NAME=value` and a zero byte each."""
     return sum(len(k.encode()) + len(v.encode()) + 2 for part in parts for k, v in part.items())
+
+
+def oversized(*parts: Mapping[str, str]) -> str | None:
+    """Return the name of a variable that is too long for any process; None if all will do.
+
+    >>> oversized({"A": "a", "B": "b" * VARIABLE_MAX_BYTES})
+    'B'
+    """
+    sizes = ((size_bytes({k: v}), k) for part in parts for k, v in part.items())
+    return next((name for size, name in sizes if size > VARIABLE_MAX_BYTES), None)

@@ -96,9 +96,9 @@ def call_env(
 def parcel(
     call_id: str, route: Route, config: dict[str, str], caller: Caller, limits: Limits
 ) -> messages.Parcel:
-    """Return what running the call needs; raises `TooLarge` for an environment over its limit.
+    """Return what running the call needs; `config` is `environment.config_env` of app and route.
 
-    `config` is `environment.config_env` of the app and the route.
+    Raises `TooLarge` for an environment over its limit or with a variable no process can have.
     """
     env = call_env(call_id, route, config, caller)
     unshadowed = {name: value for name, value in config.items() if name not in env}
@@ -107,6 +107,11 @@ def parcel(
         raise TooLarge(
             f"The environment of this call (config and request headers) has {size} bytes; "
             f"the limit is {limits.environment_max_bytes} (ENVIRONMENT_MAX_BYTES)"
+        )
+    if size > environment.VARIABLE_MAX_BYTES and (name := environment.oversized(unshadowed, env)):
+        raise TooLarge(
+            f"{name} in the environment of this call (config and request headers) is too long; "
+            f"one variable may have {environment.VARIABLE_MAX_BYTES} bytes"
         )
     return messages.Parcel(
         call_env=env,

@@ -13,6 +13,9 @@ from marshmallow import fields
 
 
 def _as_text(value: object) -> str:
+    """Return how to write the value as a string; of a list or object only that it must be one."""
+    if isinstance(value, list | dict):
+        return '"..."'
     return json.dumps(value if isinstance(value, str) else json.dumps(value), ensure_ascii=False)
 
 

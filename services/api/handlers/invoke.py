@@ -131,7 +131,8 @@ def _answer(call_id: str, performed: Performed, visit: _Visit, total_s: float) -
         case messages.Failed(code, message):
             known = code if code in CODES else "internal"
             metrics.CALLS.labels("sync", CODES[known].word).inc()
-            return answers.failed(call_id, known, message, visit.route_headers)
+            timing = answers.server_timing(reply, total_s * 1000)
+            return answers.failed(call_id, known, message, visit.route_headers, timing=timing)
 
 
 def _response(answer: answers.Answer) -> web.Response:
