@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import marshmallow as ma
 
+from shared import logs, urls
 from shared.errors import BadSettings
 
 S = TypeVar("S")
@@ -42,9 +43,13 @@ def at_least(least: float) -> ma.validate.Range:
 
 
 def log_level() -> str:
-    """Declare `LOG_LEVEL`, which every service has."""
-    levels = ("debug", "info", "warning", "error")
-    return setting("info", "Least severe log line.", check=ma.validate.OneOf(levels))  # type: ignore[no-any-return]
+    """Declare `LOG_LEVEL`, which every service has, in the words that IronFunctions takes."""
+    return setting("info", "Least severe log line.", check=_is_level)  # type: ignore[no-any-return]
+
+
+def _is_level(value: str) -> None:
+    if value.lower() not in logs.LEVELS:
+        raise ma.ValidationError(f"Must be one of: {', '.join(logs.LEVELS)}.")
 
 
 def _field(declared: "dataclasses.Field[Any]") -> ma.fields.Field[Any]:
@@ -71,6 +76,7 @@ def read(kind: type[S], environ: Mapping[str, str]) -> S:
         return kind(**schema().load(given))
     except ma.ValidationError as error:
         wrong = [
-            f"{name}={given[name]!r}: {' '.join(why)}" for name, why in error.messages_dict.items()
+            f"{name}={urls.without_password(given[name])!r}: {' '.join(why)}"
+            for name, why in error.messages_dict.items()
         ]
         raise BadSettings("bad settings: " + "; ".join(sorted(wrong))) from error

@@ -18,8 +18,10 @@ def _mysql_address(value: str) -> None:
 
 
 def _redis_address(value: str) -> None:
-    if not value.startswith(("redis://", "rediss://")):
-        raise ma.ValidationError("must be redis://host:6379 (or rediss://)")
+    try:
+        urls.check_redis(value)
+    except ValueError as error:
+        raise ma.ValidationError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Which containers does nobody own any more? Pure.
 
 A runner that is killed leaves containers behind. The next runner on that engine removes them: those
-of runners that are not alive, and its own that belong to no call and keep no namespace.
+of runners that are not alive, and its own that are no sandbox and keep no namespace. Each runner
+also has a folder, named by the last part of its id.
 """
 
 from collections.abc import Collection, Iterable
@@ -25,16 +26,16 @@ def leftovers(
     *,
     own_id: str,
     living: Collection[str],
-    calls: Collection[str],
+    sandboxes: Collection[str],
     namespaces: Collection[str],
     now_s: float,
 ) -> list[str]:
     """Return the ids of the containers to remove.
 
-    `calls` are the ids of the calls this runner has, `namespaces` the containers that keep
+    `sandboxes` are the ids of the sandboxes this runner has, `namespaces` the containers that keep
     namespaces for it; `now_s` is epoch time in seconds, as the engine's.
 
-    >>> leftovers([Found("c", "dead", "", 0)], own_id="me", living=["me"], calls=[],
+    >>> leftovers([Found("c", "dead", "", 0)], own_id="me", living=["me"], sandboxes=[],
     ...           namespaces=[], now_s=9)
     ['c']
     """
@@ -44,7 +45,28 @@ def leftovers(
             kept = container.runner_id in living
         else:
             young = now_s - container.created_s < _YOUNG_S
-            kept = young or container.call_id in calls or container.container_id in namespaces
+            kept = (
+                young or container.sandbox_id in sandboxes or container.container_id in namespaces
+            )
         if not kept:
             removed.append(container.container_id)
     return removed
+
+
+def folder_name(runner_id: str) -> str:
+    """Return the name of a runner's folder: short, because paths of sockets must be.
+
+    >>> folder_name("runner-host-1-abc123")
+    'abc123'
+    """
+    return runner_id.rpartition("-")[2]
+
+
+def stale_folders(names: Iterable[str], *, own_id: str, living: Collection[str]) -> list[str]:
+    """Return the folders of runners that are not alive.
+
+    >>> stale_folders(["a", "b"], own_id="runner-x-a", living=[])
+    ['b']
+    """
+    kept = {folder_name(runner_id) for runner_id in (own_id, *living)}
+    return [name for name in names if name not in kept]

@@ -24,6 +24,18 @@ class Settings:
     docker_config: str = setting(
         "~/.docker", "Folder of the config.json whose credentials are used without DOCKER_AUTH."
     )
+    runner_folder: str = setting(
+        "/run/millrace",
+        "Folder in which sandboxes find the runner: shared with the engine's machine.",
+    )
+    runner_volume: str = setting(
+        "",
+        "The engine's volume that is mounted at RUNNER_FOLDER, if the runner is in a container; "
+        "empty: the folder has the same name on the engine's machine.",
+    )
+    runner_init: str = setting(
+        "/usr/local/lib/millrace/init", "The program that is the first process of sandboxes."
+    )
     runner_network: str = setting(
         "millrace-functions", "Bridge network of functions; made if it is missing."
     )
@@ -36,7 +48,7 @@ class Settings:
     )
     runner_starts: int = setting(
         0,
-        "Containers started at one time, a quarter for async calls; 0: two for each CPU.",
+        "Sandboxes started at one time, a quarter for async calls; 0: two for each CPU.",
         check=at_least(0),
     )
     runner_pids: int = setting(
@@ -55,6 +67,10 @@ class Settings:
     response_max_bytes: int = setting(
         8 * 1024 * 1024, "Longest answer of a function.", unit="bytes", check=at_least(1)
     )
+    response_stream_max_bytes: int = setting(
+        1024 * 1024 * 1024, "Longest answer that a function streams.", unit="bytes",
+        check=at_least(1),
+    )  # fmt: skip
     result_max_bytes: int = setting(
         1024 * 1024, "How much of an async call's answer is kept.", unit="bytes", check=at_least(0)
     )

@@ -1,13 +1,17 @@
 """What does a runner do besides running calls? It beats, and looks after engine and images."""
 
 import asyncio
+import shutil
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
 
 from services.runner import engine, heartbeat, janitor, metrics, state
+from services.runner.images import PullFailed
+from services.runner.pool import Kind
 from services.runner.service import Runner
 from services.runner.settings import Settings
 from services.runner.world import World
@@ -19,6 +23,8 @@ log = structlog.get_logger()
 
 _SWEEP_S = 5.0
 _IMAGES_S = 30.0
+_TAGS_S = 5.0
+_WANTED_S = 1.0
 _ENGINE_CHECK_S = 1.0
 
 
@@ -36,6 +42,7 @@ class Upkeep:
         """`info` is what the engine said of itself at the start."""
         self._id, self._settings, self._world, self._info = runner_id, settings, world, info
         self._runner = runner
+        self._folders = Path(settings.runner_folder)
         self._image_names: tuple[str, ...] = ()
 
     async def arrive(self) -> None:
@@ -59,7 +66,7 @@ class Upkeep:
                 continue
 
     async def _beat(self) -> None:
-        now_ms = clock.epoch_ms()
+        now_ms, pool = clock.epoch_ms(), self._runner.state.pool
         sent = heartbeat.build(
             self._id,
             self._info,
@@ -69,8 +76,12 @@ class Upkeep:
             draining=self._runner.state.draining,
             images=self._image_names,
             running=len(self._runner.state.calls),
+            sandboxes=pool.counts(),
+            idle_memory_mb=pool.idle_mb(),
             now_ms=now_ms,
         )
+        for name in ("idle", "busy", "starting"):
+            metrics.SANDBOXES.labels(name).set(sum(getattr(s, name) for s in sent.sandboxes))
         try:
             await self._world.outbox.send(scripts.tell(sent))
         except Unavailable as error:
@@ -122,6 +133,36 @@ class Upkeep:
                 names = await self._world.engine.image_names()
                 self._image_names = heartbeat.route_names(names)
                 self._runner.changed.set()
+                await self._look_at_images()
+
+    async def watch_tags(self) -> None:
+        """See to it that sandboxes of an image go when its name means another, for ever."""
+        while True:
+            await asyncio.sleep(_TAGS_S)
+            await self._look_at_images()
+
+    async def _look_at_images(self) -> None:
+        for name in self._runner.state.pool.images():
+            try:
+                image = await self._world.images.ensure(name)
+            except (engine.EngineError, PullFailed) as error:
+                log.warning("image_unknown", image=name, error=error.message)
+            else:
+                self._runner.apply(state.ImageMoved(name, image.digest))
+
+    async def watch_wanted(self) -> None:
+        """Know which sandboxes are to be kept ready, for ever."""
+        known: dict[bytes, bytes] = {}
+        while True:
+            try:
+                raw: Any = await self._world.redis.hgetall(keys.WANTED)
+            except (RedisError, OSError) as error:
+                log.warning("wanted_unknown", error=str(error))
+            else:
+                if raw != known:
+                    known = raw
+                    self._runner.apply(state.ReadinessWanted(_wanted(raw)))
+            await asyncio.sleep(_WANTED_S)
 
     async def sweep(self) -> None:
         """Remove what nobody owns, for ever: what the dead left running uses what others get."""
@@ -134,11 +175,12 @@ class Upkeep:
             raw: Any = await self._world.redis.hgetall(keys.RUNNERS)
             found = await self._world.engine.labelled(self._settings.platform_name)
             now_ms = clock.epoch_ms()
+            living = janitor.alive(_heartbeats(raw), now_ms)
             removed = janitor.leftovers(
                 found,
                 own_id=self._id,
-                living=janitor.alive(_heartbeats(raw), now_ms),
-                calls=self._runner.state.calls,
+                living=living,
+                sandboxes=self._runner.state.pool.ids(),
                 namespaces=self._world.holders.known(),
                 now_s=now_ms / 1000,
             )
@@ -146,8 +188,27 @@ class Upkeep:
                 log.warning("leftover_removed", container=container_id)
                 await self._world.engine.remove(container_id)
                 metrics.LEFTOVERS.inc()
+            self._remove_folders(living)
         except (engine.EngineError, RedisError, OSError) as error:
             log.warning("sweep_failed", error=str(error))
+
+    def _remove_folders(self, living: set[str]) -> None:
+        """Remove the folders of runners that were killed."""
+        names = [folder.name for folder in self._folders.iterdir() if folder.is_dir()]
+        for name in janitor.stale_folders(names, own_id=self._id, living=living):
+            log.warning("leftover_removed", folder=name)
+            shutil.rmtree(self._folders / name, ignore_errors=True)
+
+
+def _wanted(raw: dict[bytes, bytes]) -> tuple[Kind, ...]:
+    """Return the kinds of sandboxes in the hash of wanted ones; what cannot be read is not."""
+    kinds: list[Kind] = []
+    for value in raw.values():
+        try:
+            kinds.append(state.wanted_kind(messages.decode(value, messages.Wanted)))
+        except Undecodable:
+            UNDECODABLE.labels(keys.WANTED).inc()
+    return tuple(kinds)
 
 
 def _heartbeats(raw: dict[bytes, bytes]) -> list[messages.Heartbeat]:

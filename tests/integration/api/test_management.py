@@ -348,7 +348,8 @@ async def test_the_front_page_version_and_health(client: Client) -> None:
         200,
         {"goto": "https://github.com/iron-io/functions", "hello": "world!"},
     )
-    assert (await ask(client, "GET", "/version"))[0] == 200
+    for path in ("/version", "/v1/version"):
+        assert (await ask(client, "GET", path))[0] == 200
     assert await ask(client, "GET", "/healthz") == (200, {"status": "ok"})
     async with client.get("/metrics") as response:
         text = await response.text()

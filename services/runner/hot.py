@@ -1,0 +1,341 @@
+"""How does a call reach a process that lives on? By the frames of its format, one call at a time.
+
+The process is started with the sandbox. Calls go to its standard input and answers come from its
+standard output; or (`http-stream`) both go over a connection, new for each call, to the socket it
+listens at. Whatever it says when it is not asked, and whatever breaks its format, ends the sandbox:
+bytes of one call must not be taken for another's.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+
+from services.runner import pipes, processes, protocol, runs
+from services.runner.framing import answer
+from services.runner.framing.formats import Framing
+from services.runner.link import Link
+from services.runner.output import Bounds, Output
+from shared import streaming
+
+#: How often it is tried to connect to a process that does not listen yet, in seconds.
+_CONNECT_EVERY_S = 0.005
+#: The word of a process's end may come so much later than the end of its output, in seconds.
+_END_SLACK_S = 0.5
+#: How much of what a process says at its start is kept, should it not get any further.
+_EARLY_LOG_BYTES = 16 * 1024
+
+
+class Unready(Exception):
+    """A process did not get so far that it could be called."""
+
+    def __init__(self, ending: runs.Ending, log: bytes) -> None:
+        """`ending` is what became of it, `log` what it said."""
+        super().__init__(str(ending))
+        self.ending, self.log = ending, log
+
+
+class _Run:
+    """One call under way."""
+
+    def __init__(
+        self, job: runs.Job, sink: runs.Sink, output: Output, parser: answer.Parser
+    ) -> None:
+        self.job, self.sink, self.output, self.parser = job, sink, output, parser
+        self.head: answer.Head | None = None
+        self.failed: runs.SaysFailed | None = None
+        #: Whether the answer is handed on in parts.
+        self.streamed = False
+        #: Bytes handed on that their caller has not taken yet.
+        self.in_flight = 0
+        #: What the pipe had taken before this call.
+        self.accepted_before = 0
+        #: Rings if nothing more is heard of a process whose output has ended.
+        self.patience: asyncio.TimerHandle | None = None
+
+
+class HotProcess:
+    """Hands calls to one process. A `sandbox.Driver`.
+
+    Invariant: while no call is under way nothing comes from the process but log lines, or it is
+    never given a call again.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        digest: str,
+        bounds: Bounds,
+        *,
+        framing: Framing,
+        variables: Mapping[str, str],
+        useless: Callable[[], None],
+    ) -> None:
+        """`variables` are what the process gets at its start, beside the image's own.
+
+        `useless` is called if, with no call under way, the process turns out to be of no use.
+        """
+        self._link, self._digest, self._bounds, self._framing = link, digest, bounds, framing
+        self._variables, self._tell_useless = variables, useless
+        self._loop = asyncio.get_running_loop()
+        self._run: _Run | None = None
+        self._used = False
+        #: Why it is of no use, once it is.
+        self._useless: runs.Ending | None = None
+        self._end: protocol.Ended | None = None
+        self._early_log = b""
+        self._logs: list[pipes.Reader] = []
+        self._requests: pipes.Writer | None = None
+        self._answers: pipes.Reader | None = None
+        self._connecting: asyncio.Future[int | None] | None = None
+
+    # Start and end.
+
+    async def open(self) -> None:
+        """Start the process, and return when it can be called. Raises `Unready`."""
+        ours = processes.start(self._link, protocol.environment_block(self._variables))
+        self._logs.append(pipes.Reader(ours.stderr, self._log))
+        if self._framing.listener:
+            os.close(ours.stdin)
+            self._logs.append(pipes.Reader(ours.stdout, self._log))
+            await self._until_it_listens(self._framing.listener)
+        else:
+            self._speak_by(ours.stdin, ours.stdout)
+
+    async def _until_it_listens(self, listener: str) -> None:
+        while True:
+            self._connecting = self._loop.create_future()
+            self._link.send(protocol.connect(listener))
+            fd = await self._connecting
+            if fd is not None:
+                os.close(fd)
+                return
+            if self._useless is not None:
+                self._drain_logs()
+                raise Unready(self._useless, self._early_log)
+            await asyncio.sleep(_CONNECT_EVERY_S)
+
+    def close(self) -> None:
+        """Let go of everything; no call is under way."""
+        if self._connecting is not None and not self._connecting.done():
+            self._connecting.set_result(None)
+        self._hang_up()
+        for log in self._logs:
+            log.close()
+
+    def _speak_by(self, requests: int, answers: int) -> None:
+        self._requests = pipes.Writer(requests)
+        self._answers = pipes.Reader(answers, self._take, self._silent)
+
+    def _hang_up(self) -> None:
+        for pipe in (self._requests, self._answers):
+            if pipe is not None:
+                pipe.close()
+        self._requests = self._answers = None
+
+    # Calls.
+
+    def run(self, job: runs.Job, sink: runs.Sink) -> None:
+        """Hand a call to the process; `sink` is told what comes of it."""
+        self._drain_logs()
+        if self._answers is not None:
+            self._answers.drain()
+        output = Output(job, self._digest, self._bounds)
+        if self._useless is not None and self._used:
+            sink.refused()
+        elif self._useless is not None:
+            output.log.write(self._early_log)
+            sink.done(output.result(self._useless), reusable=False)
+        else:
+            parser = self._framing.parser(job.head.call_id, self._bounds.response)
+            self._run = _Run(job, sink, output, parser)
+            self._ask(self._run)
+
+    def _ask(self, run: _Run) -> None:
+        if self._framing.listener and self._requests is None:
+            self._link.send(protocol.connect(self._framing.listener))
+            return
+        assert self._requests is not None  # noqa: S101 (opened)
+        job = run.job
+        run.accepted_before = self._requests.accepted
+        self._requests.write(self._framing.request(job.head, job.parcel, job.ends_ms))
+
+    def connected(self, error: int, fd: int | None) -> None:
+        """Take the connection that was asked for, or the reason why there is none."""
+        if self._connecting is not None and not self._connecting.done():
+            self._connecting.set_result(fd)
+        elif fd is None or self._run is None:
+            self._not_connected(error)
+            if fd is not None:
+                os.close(fd)
+        else:
+            self._speak_by(os.dup(fd), fd)
+            self._ask(self._run)
+
+    def _not_connected(self, error: int) -> None:
+        if self._run is not None:
+            why = f"its socket does not take a connection: {os.strerror(error).lower()}"
+            self._broke_off(self._run, why)
+
+    def more(self, taken_bytes: int) -> None:
+        """Go on reading an answer, of which its caller has taken so many bytes more."""
+        run = self._run
+        if run is not None and self._answers is not None:
+            run.in_flight -= taken_bytes
+            if run.in_flight < streaming.WINDOW_BYTES:
+                self._answers.resume()
+
+    def abandon(self, ending: runs.Ending) -> bool:
+        """End the call under way, because the sandbox ends; False if there is none."""
+        if self._run is None:
+            return False
+        self._drain_logs()
+        self._finish(ending, reusable=False)
+        return True
+
+    def ended(self, told: protocol.Ended) -> None:
+        """Note that the process is gone."""
+        self._end = told
+        run = self._run
+        if run is None:
+            self._is_useless(self._death())
+            return
+        if self._answers is not None:
+            self._answers.drain()
+        if run is self._run:
+            self._cut_off(run)
+
+    # What comes from the process.
+
+    def _log(self, data: bytes) -> None:
+        if self._run is not None:
+            self._run.output.log.write(data)
+        elif not self._used:
+            self._early_log = (self._early_log + data)[-_EARLY_LOG_BYTES:]
+
+    def _drain_logs(self) -> None:
+        for log in self._logs:
+            log.drain()
+
+    def _take(self, data: bytes) -> None:
+        run = self._run
+        if run is not None:
+            self._parse(run, lambda: run.parser.feed(data))
+        elif data.strip(b"\r\n"):
+            said = answer.excerpt(data)
+            self._is_useless(runs.BadAnswer(f"it wrote {said} without being asked"))
+
+    def _parse(self, run: _Run, parse: Callable[[], list[answer.Event]]) -> None:
+        try:
+            self._handle(run, parse())
+        except answer.TooLarge:
+            self._finish(run.output.overflowed(streamed=False), reusable=False)
+        except answer.BadAnswer as error:
+            self._broke_off(run, str(error))
+
+    def _handle(self, run: _Run, events: list[answer.Event]) -> None:
+        # One that is whole at once is not worth handing on in parts.
+        whole = bool(events) and isinstance(events[-1], answer.End)
+        for event in events:
+            if run is not self._run:
+                return
+            match event:
+                case answer.Head():
+                    run.head = event
+                    run.streamed = event.streamed and run.sink.streams and not whole
+                    if run.streamed:
+                        run.sink.head(event.status, event.headers)
+                case answer.Data(data):
+                    self._keep(run, data)
+                case answer.FunctionFailed(message, timed_out):
+                    # What it says may be meant for its author alone: it is a matter of its log.
+                    run.output.log.write(message.encode())
+                    run.failed = runs.SaysFailed(timed_out)
+                case answer.End(reusable):
+                    self._answered(run, reusable=reusable)
+
+    def _keep(self, run: _Run, data: bytes) -> None:
+        if not (run.output.pass_on if run.streamed else run.output.take)(data):
+            self._finish(run.output.overflowed(streamed=run.streamed), reusable=False)
+        elif run.streamed:
+            run.in_flight += len(data)
+            if run.in_flight >= streaming.WINDOW_BYTES and self._answers is not None:
+                self._answers.pause()
+            run.sink.data(data)
+
+    def _answered(self, run: _Run, *, reusable: bool) -> None:
+        assert self._requests is not None  # noqa: S101 (it was asked)
+        self._drain_logs()
+        ending: runs.Ending = runs.BadAnswer("it ended before it began")
+        if run.failed is not None:
+            ending = run.failed
+        elif run.head is not None:
+            ending = runs.Answered(run.head.status, run.head.headers, run.streamed)
+        # What it has not read of this call it would take for the next.
+        read = bool(self._framing.listener) or (
+            self._requests.all_written and not self._requests.unread()
+        )
+        self._finish(ending, reusable=reusable and read and self._end is None)
+
+    def _silent(self) -> None:
+        """Note that nothing more comes: its end is told soon, or it has just closed its output."""
+        run = self._run
+        if run is None:
+            self._is_useless(runs.BadAnswer("it closed its standard output"))
+        elif self._framing.listener:
+            self._cut_off(run)
+        else:
+            run.patience = self._loop.call_later(_END_SLACK_S, self._cut_off, run)
+
+    def _cut_off(self, run: _Run) -> None:
+        """End a call of which nothing more will come, which may be how its answer ends."""
+        if run is self._run:
+            self._parse(run, run.parser.eof)
+
+    def _broke_off(self, run: _Run, why: str) -> None:
+        """End a call whose answer is none: by how the process ended, if it has."""
+        self._drain_logs()
+        if self._end is None:
+            self._finish(runs.BadAnswer(why), reusable=False)
+        elif self._unseen(run):
+            self._forget(run)
+            run.sink.refused()
+        else:
+            self._finish(self._death(), reusable=False)
+
+    def _unseen(self, run: _Run) -> bool:
+        """Say whether the process was of use before and has read nothing of this call."""
+        if self._requests is None or self._framing.listener or run.head is not None:
+            return False
+        before = run.accepted_before
+        return before > 0 and self._requests.unread() == self._requests.accepted - before
+
+    def _death(self) -> runs.Ending:
+        assert self._end is not None  # noqa: S101 (asked once it has ended)
+        ending = processes.ending(self._end)
+        if ending == runs.Exited(0):
+            return runs.BadAnswer("it ended (exit code 0) without an answer")
+        return ending
+
+    def _is_useless(self, why: runs.Ending) -> None:
+        if self._useless is None:
+            self._useless = why
+            if self._connecting is not None and not self._connecting.done():
+                self._connecting.set_result(None)
+            self._hang_up()
+            self._tell_useless()
+
+    def _finish(self, ending: runs.Ending, *, reusable: bool) -> None:
+        run = self._run
+        if run is not None:
+            self._forget(run)
+            self._used = True
+            if self._answers is not None:
+                self._answers.resume()
+            run.sink.done(run.output.result(ending), reusable=reusable)
+
+    def _forget(self, run: _Run) -> None:
+        self._run = None
+        if run.patience is not None:
+            run.patience.cancel()
+        if self._framing.listener:
+            self._hang_up()

@@ -1,0 +1,53 @@
+"""How is a process started in a sandbox, and what does its end mean?"""
+
+import errno
+import os
+from dataclasses import dataclass
+
+from services.runner import pipes, protocol, runs
+from services.runner.link import Link
+
+_SIGNAL_BASE, _SIGKILL = 128, 9
+
+
+@dataclass(frozen=True, slots=True)
+class Pipes:
+    """Our ends of a process's standard files. They do not block."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+def start(link: Link, environment: bytes) -> Pipes:
+    """Have a sandbox's first process start the image's command. Raises OSError without files."""
+    opened: list[int] = []
+    try:
+        for make in (pipes.pair_for_input, pipes.pair_for_output, pipes.pair_for_output):
+            opened += make()
+        link.send(protocol.start(environment), opened[0::2])
+    except BaseException:
+        for fd in opened[1::2]:
+            os.close(fd)
+        raise
+    finally:
+        # The process has its own copies by now.
+        for fd in opened[0::2]:
+            os.close(fd)
+    return Pipes(*opened[1::2])
+
+
+def ending(told: protocol.Ended) -> runs.Exited | runs.ImageUnusable | runs.TooLarge:
+    """Return what the end of a process means.
+
+    >>> ending(protocol.Ended(0, 9, 1, 0))
+    Exited(code=137, oom_killed=True)
+    """
+    if told.error == errno.E2BIG:
+        return runs.TooLarge("the kernel takes no variable longer than 128 KiB")
+    if told.error:
+        return runs.ImageUnusable(os.strerror(told.error).lower())
+    code = os.waitstatus_to_exitcode(told.status)
+    if code < 0:
+        code = _SIGNAL_BASE - code
+    return runs.Exited(code, code == _SIGNAL_BASE + _SIGKILL and told.oom_kills > 0)
