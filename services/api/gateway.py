@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisError
 
 from services.api import invocation, metrics
 from services.api.catalog import Catalog, Found
@@ -240,21 +239,20 @@ class Gateway:
     async def read_replies(self) -> None:
         """Bring replies to their waiters, for ever; waits out Redis' absences."""
         backoff = streams.Backoff()
-        while True:
-            try:
-                found = await streams.read_streams(
-                    self._redis, self._positions, count=REPLIES_AT_ONCE
-                )
-            except (RedisError, OSError) as error:
-                log.warning("replies_unreadable", error=str(error))
-                self._look_now.set()
-                await backoff.wait()
-                continue
-            backoff.reset()
-            for stream, entries in found.items():
-                for entry in entries:
-                    self._take(stream, entry)
-                self._drop_up_to(stream, entries[-1][0])
+        async with streams.Tail(self._redis) as tail:
+            while True:
+                try:
+                    found = await tail.read(self._positions, count=REPLIES_AT_ONCE)
+                except Unavailable as error:
+                    log.warning("replies_unreadable", error=error.message)
+                    self._look_now.set()
+                    await backoff.wait()
+                    continue
+                backoff.reset()
+                for stream, entries in found.items():
+                    for entry in entries:
+                        self._take(stream, entry)
+                    self._drop_up_to(stream, entries[-1][0])
 
     def _take(self, stream: str, entry: streams.Entry) -> None:
         try:

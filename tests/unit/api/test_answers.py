@@ -114,7 +114,9 @@ def test_a_failure_says_what_and_whose_fault(code: str) -> None:
 
 
 def test_a_failure_of_a_call_that_ran_says_where_the_time_went() -> None:
-    answer = answers.failed("id", "exit", "exit code 3", (), timing="queue;dur=1.0")
+    answer = answers.failed(
+        "id", "exit", "exit code 3", answers.RouteHeaders(), timing="queue;dur=1.0"
+    )
     assert ("Server-Timing", "queue;dur=1.0") in answer.headers
     assert [name for name, _ in answer.headers].count("X-Call-Id") == 1
 

@@ -5,7 +5,7 @@ import pytest
 from services.api import invocation, plans
 from services.api.models import Route
 from services.api.problems import TooLarge
-from shared import messages
+from shared import environment, messages
 
 LIMITS = invocation.Limits(environment_max_bytes=256 * 1024, capacity_wait_ms=30_000)
 
