@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import structlog
 from redis.exceptions import RedisError
 
-from services.api import cursors, timestamps
-from shared import keys, messages, streams
+from services.api import cursors
+from shared import keys, messages, streams, timestamps
 from shared.errors import Unavailable, Undecodable
 from shared.metrics import UNDECODABLE
 
