@@ -16,7 +16,9 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
+
+import msgspec
 
 from shared import messages
 
@@ -49,7 +51,7 @@ class Kind:
     isolation: messages.Isolation
     #: Most sandboxes at one time; 0: as many as fit.
     most: int = 0
-    #: Kept however long they are idle.
+    #: Kept however long they are idle, while the kind is wanted.
     least: int = 0
     idle_timeout_ms: int = 30_000
     #: Grows with each change of the route.
@@ -67,7 +69,7 @@ class Kind:
         return self.isolation == "call"
 
 
-class Phase(Enum):
+class Phase(StrEnum):
     """Where a sandbox is in its life."""
 
     STARTING = "starting"
@@ -103,6 +105,8 @@ class _Group:
     starting: dict[str, Box] = field(default_factory=dict)
     busy: OrderedDict[str, Box] = field(default_factory=OrderedDict)
     waiting: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    #: Kept however long they are idle: the kind's `least` while it is wanted, else 0.
+    least: int = 0
     run_ms: float | None = None
     start_ms: float = START_GUESS_MS
     #: What waiting has cost since the last start, in call milliseconds, and up to when.
@@ -110,7 +114,7 @@ class _Group:
     counted_ms: int = 0
     #: When calls were given to it lately, for routes that use a sandbox once.
     given_ms: deque[int] = field(default_factory=lambda: deque(maxlen=4 * AHEAD_MAX))
-    #: Sandboxes that died unused, in a row, and when the next may be started ahead.
+    #: Sandboxes that died unused, in a row, and when the next may be started that no call needs.
     died: int = 0
     again_ms: int = 0
 
@@ -125,7 +129,12 @@ class _Group:
     @property
     def spare(self) -> bool:
         """Whether one that is idle may go without there being too few."""
-        return (len(self.idle) if self.kind.once else self.alive) > self.kind.least
+        return (len(self.idle) if self.kind.once else self.alive) > self.least
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there are more than there may be: the bound has been lowered."""
+        return 0 < self.kind.most < self.alive
 
     @property
     def empty(self) -> bool:
@@ -148,24 +157,21 @@ class _Group:
 # What is to be done.
 
 
-@dataclass(frozen=True, slots=True)
-class Give:
+class Give(msgspec.Struct, frozen=True, gc=False):
     """Let a call run in a sandbox."""
 
     call_id: str
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True, gc=False):
     """Start a sandbox."""
 
     sandbox_id: str
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(msgspec.Struct, frozen=True, gc=False):
     """Remove a sandbox."""
 
     sandbox_id: str
@@ -179,7 +185,7 @@ class Pool:
 
     Invariants: a sandbox runs at most one call; one that is `LEAVING` never runs another; the
     memory of all of them, `LEAVING` ones included, is at most `memory_mb`, unless one alone is
-    larger; of a kind at most `most` are not `LEAVING`.
+    larger; of a kind none is started, and none is idle, beyond `most`.
     """
 
     def __init__(self, memory_mb: int) -> None:
@@ -189,16 +195,17 @@ class Pool:
         self._boxes: dict[str, Box] = {}
         #: By key; the kind asked for last comes last.
         self._groups: OrderedDict[str, _Group] = OrderedDict()
-        self._wanted: dict[str, Kind] = {}
+        #: The keys of the kinds that are wanted without any call.
+        self._wanted: set[str] = set()
         #: Route -> the keys of the kinds there are of it.
         self._routes: dict[tuple[str, str], set[str]] = {}
         #: Kinds of which something has changed since the last `settle`.
         self._changed: dict[str, None] = {}
-        #: Kinds that want more sandboxes than there is memory for.
+        #: Kinds whose calls want more sandboxes than there is memory for.
         self._short: dict[str, None] = {}
         self._leaving: list[Box] = []
         self._used_mb = self._leaving_mb = 0
-        self._closed = False
+        self._closed = self._paused = False
 
     # Calls.
 
@@ -252,8 +259,10 @@ class Pool:
         group.start_ms += _LATEST * (start_ms - group.start_ms)
         box.digest = digest
         if box.retired and not group.waiting:
+            self._back_off(box, now_ms)
             self._leave(box)
         else:
+            group.again_ms = 0
             self._rest(box, now_ms)
 
     def freed(self, sandbox_id: str, run_ms: float, now_ms: int, *, reusable: bool) -> None:
@@ -268,16 +277,25 @@ class Pool:
         else:
             self._leave(box)
 
+    def failed(self, sandbox_id: str, now_ms: int) -> None:
+        """Note that a sandbox could not be started."""
+        box = self._boxes[sandbox_id]
+        self._back_off(box, now_ms)
+        self._leave(box)
+
     def lost(self, sandbox_id: str, now_ms: int) -> None:
-        """Note that a sandbox is of no use any more, whatever it was doing: it is to be removed."""
+        """Note that a sandbox is of no use any more, whatever it was doing: it is to be removed.
+
+        Of one that is still being started `ready` or `failed` is to follow: it goes then.
+        """
         box = self._boxes[sandbox_id]
         if box.phase is Phase.LEAVING:
             return
+        if box.phase is Phase.STARTING:
+            box.retired = True
+            return
         if not box.used:
-            group = self._groups[box.kind.key]
-            group.died += 1
-            pause_ms = min(_AGAIN_FIRST_MS << min(group.died, 16), _AGAIN_LONGEST_MS)
-            group.again_ms = now_ms + pause_ms
+            self._back_off(box, now_ms)
         self._leave(box)
 
     def gone(self, sandbox_id: str) -> None:
@@ -296,12 +314,23 @@ class Pool:
 
     def want(self, kinds: Iterable[Kind]) -> None:
         """Replace the kinds of which `least` sandboxes are kept without any call."""
-        before, self._wanted = self._wanted, {kind.key: kind for kind in kinds}
-        for kind in self._wanted.values():
-            self._group(kind)
-            self._retire_others(kind)
-        for key in before.keys() - self._wanted.keys():
+        wanted = {kind.key: kind for kind in kinds}
+        for key in self._wanted - wanted.keys():
+            self._groups[key].least = 0
             self._changed[key] = None
+        self._wanted = set(wanted)
+        for kind in wanted.values():
+            self._group(kind).least = kind.least
+            self._retire_others(kind)
+
+    def pause(self) -> None:
+        """Start nothing until `resume`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Start what is missing again."""
+        self._paused = False
+        self._changed.update(dict.fromkeys(self._groups))
 
     def close(self) -> None:
         """Start nothing any more, and let all go that are not busy."""
@@ -314,17 +343,22 @@ class Pool:
     def settle(self, now_ms: int) -> list[Action]:
         """Return what is to be done by now; it is taken as being done.
 
-        Costs nothing for kinds of which nothing has changed.
+        Costs nothing for kinds of which nothing has changed. What calls wait for comes before what
+        nobody waits for yet.
         """
         actions: list[Action] = []
         while self._changed or self._leaving:
             actions += [Remove(box.sandbox_id) for box in self._leaving]
             self._leaving.clear()
-            changed, self._changed = self._changed, {}
-            for key in changed:
-                group = self._groups.get(key)
-                if group is not None:
-                    self._settle(group, now_ms, actions)
+            changed = [self._groups[key] for key in self._changed if key in self._groups]
+            self._changed.clear()
+            for group in changed:
+                self._serve(group, now_ms, actions)
+            for group in changed:
+                if group.kind.least or group.kind.once:
+                    self._start_ahead(group, now_ms, actions)
+                if not group.idle:
+                    self._forget_empty(group)
         return actions
 
     def tick(self, now_ms: int) -> None:
@@ -367,7 +401,7 @@ class Pool:
             "used": used_mb == self._used_mb,
             "leaving": sum(box.kind.memory_mb for box in leaving) == self._leaving_mb,
             "memory": used_mb <= self.memory_mb or len(boxes) == 1,
-            "most": all(not g.kind.most or g.alive <= g.kind.most for g in self._groups.values()),
+            "most": not any(group.crowded and group.idle for group in self._groups.values()),
             "phases": all(group.agrees() for group in self._groups.values()),
         }
         if not all(facts.values()):
@@ -386,15 +420,39 @@ class Pool:
             group.kind = kind
         return group
 
-    def _settle(self, group: _Group, now_ms: int, actions: list[Action]) -> None:
+    def _serve(self, group: _Group, now_ms: int, actions: list[Action]) -> None:
+        """Give calls what is idle, and start what they lack or make room for it."""
         _count_waiting(group, now_ms)
+        while group.crowded and group.idle:
+            self._leave(next(iter(group.idle.values())))
         self._hand_out(group, now_ms, actions)
-        self._start_missing(group, now_ms, actions)
-        key = group.kind.key
+        kind = group.kind
+        self._short.pop(kind.key, None)
+        if not group.waiting:
+            return
+        missing = self._startable(group, _missing_for_calls(group, now_ms))
+        while missing and self._has_room(kind):
+            self._start(group, now_ms, actions)
+            missing -= 1
+        if missing:
+            self._short[kind.key] = None
+            self._make_room(missing * kind.memory_mb)
+
+    def _start_ahead(self, group: _Group, now_ms: int, actions: list[Action]) -> None:
+        """Start what nobody waits for yet, unless calls of another kind are short of memory.
+
+        Otherwise what gave way to such a call would take the memory again, and the call would
+        never get it.
+        """
+        missing = self._startable(group, _missing_ahead(group, now_ms))
+        while missing and not self._short and self._has_room(group.kind):
+            self._start(group, now_ms, actions)
+            missing -= 1
+
+    def _forget_empty(self, group: _Group) -> None:
+        key, route = group.kind.key, (group.kind.app, group.kind.path)
         if group.empty and key not in self._wanted:
-            route = (group.kind.app, group.kind.path)
             del self._groups[key]
-            self._short.pop(key, None)
             self._routes[route].discard(key)
             if not self._routes[route]:
                 del self._routes[route]
@@ -409,29 +467,29 @@ class Pool:
                 group.given_ms.append(now_ms)
             actions.append(Give(call_id, sandbox_id))
 
-    def _start_missing(self, group: _Group, now_ms: int, actions: list[Action]) -> None:
-        kind = group.kind
-        self._short.pop(kind.key, None)
-        for_calls, ahead = _missing_for_calls(group, now_ms), _missing_ahead(group, now_ms)
-        missing = 0 if self._closed else max(for_calls, ahead)
-        if kind.most:
-            missing = min(missing, kind.most - group.alive)
-        for number in range(missing):
-            if not self._has_room(kind, evict=number < for_calls):
-                self._short[kind.key] = None
-                return
-            box = Box(f"{next(self._numbers)}", kind, since_ms=now_ms)
-            self._boxes[box.sandbox_id] = group.starting[box.sandbox_id] = box
-            self._used_mb += kind.memory_mb
-            group.debt_ms = 0.0
-            actions.append(Start(box.sandbox_id, kind))
+    def _startable(self, group: _Group, missing: int) -> int:
+        """Return how many of those that are missing may be started, were there the memory."""
+        if self._closed or self._paused:
+            return 0
+        if group.kind.most:
+            missing = min(missing, group.kind.most - group.alive)
+        return max(0, missing)
 
-    def _has_room(self, kind: Kind, *, evict: bool) -> bool:
-        """Say whether one more fits now; if not, let idle ones go, so that it will."""
-        over_mb = self._used_mb + kind.memory_mb - self.memory_mb
-        while evict and over_mb > self._leaving_mb and (oldest := self._oldest_idle()) is not None:
+    def _start(self, group: _Group, now_ms: int, actions: list[Action]) -> None:
+        box = Box(f"{next(self._numbers)}", group.kind, since_ms=now_ms)
+        self._boxes[box.sandbox_id] = group.starting[box.sandbox_id] = box
+        self._used_mb += box.kind.memory_mb
+        group.debt_ms = 0.0
+        actions.append(Start(box.sandbox_id, box.kind))
+
+    def _has_room(self, kind: Kind) -> bool:
+        return self._used_mb + kind.memory_mb <= self.memory_mb or not self._boxes
+
+    def _make_room(self, memory_mb: int) -> None:
+        """Let idle sandboxes go until so much will be free, or none is idle."""
+        over_mb = self._used_mb + memory_mb - self.memory_mb
+        while over_mb > self._leaving_mb and (oldest := self._oldest_idle()) is not None:
             self._leave(oldest)
-        return over_mb <= 0 or not self._boxes
 
     def _oldest_idle(self) -> Box | None:
         """Return the sandbox to give way first: of those nobody keeps ready, the longest idle."""
@@ -459,6 +517,13 @@ class Pool:
         self._leaving_mb += box.kind.memory_mb
         self._leaving.append(box)
         self._changed[box.kind.key] = None
+
+    def _back_off(self, box: Box, now_ms: int) -> None:
+        """Note that a sandbox has died unused: the next one of its kind may, too."""
+        group = self._groups[box.kind.key]
+        pause_ms = min(_AGAIN_FIRST_MS << min(group.died, 16), _AGAIN_LONGEST_MS)
+        group.died += 1
+        group.again_ms = now_ms + pause_ms
 
     def _retire(self, box: Box) -> None:
         box.retired = True
@@ -490,8 +555,10 @@ def _missing_for_calls(group: _Group, now_ms: int) -> int:
     """Return how many sandboxes more shorten the wait of those who wait now."""
     waiting = len(group.waiting)
     unclaimed = waiting - len(group.starting)
-    if unclaimed <= 0 or group.kind.once:
-        return max(0, unclaimed)
+    if unclaimed <= 0 or (group.alive and now_ms < group.again_ms):
+        return 0
+    if group.kind.once:
+        return unclaimed
     run_ms = RUN_GUESS_MS if group.run_ms is None else group.run_ms
     if group.busy:
         run_ms = max(run_ms, now_ms - next(iter(group.busy.values())).since_ms)
@@ -502,13 +569,12 @@ def _missing_for_calls(group: _Group, now_ms: int) -> int:
 
 def _missing_ahead(group: _Group, now_ms: int) -> int:
     """Return how many sandboxes more are to be there before anybody waits for them."""
-    kind = group.kind
     if now_ms < group.again_ms:
         return 0
-    if not kind.once:
-        return kind.least - group.alive
+    if not group.kind.once:
+        return group.least - group.alive
     unclaimed = len(group.idle) + len(group.starting) - len(group.waiting)
-    return max(kind.least, _demand(group, now_ms)) - unclaimed
+    return max(group.least, _demand(group, now_ms)) - unclaimed
 
 
 def _demand(group: _Group, now_ms: int) -> int:

@@ -6,7 +6,7 @@ sandbox a call gets. It has no clock and does no I/O.
 """
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -21,9 +21,11 @@ from shared.errors import CODES, MillraceError
 #: A sync call gets a "running" record only if it still runs after this time, in milliseconds:
 #: most are over by then, and two records for each would double the recorder's work.
 ANNOUNCE_AFTER_MS = 200
+#: So often a call may meet a sandbox that is of no use; then there is more to it than bad luck.
+REFUSALS_MAX = 8
 
 
-class Phase(enum.Enum):
+class Phase(enum.StrEnum):
     """Where an execution is on its way."""
 
     #: Its parcel, which is too large for the stream, is being fetched.
@@ -36,7 +38,7 @@ class Phase(enum.Enum):
     ENDED = "ended"
 
 
-class Alarm(enum.Enum):
+class Alarm(enum.StrEnum):
     """What a timer of a call is for."""
 
     TIMEOUT = "timeout"
@@ -47,8 +49,11 @@ class Alarm(enum.Enum):
 # Events: facts.
 
 
-@dataclass(frozen=True, slots=True)
-class Assigned:
+class _Fact(msgspec.Struct, frozen=True, gc=False):
+    pass
+
+
+class Assigned(_Fact, frozen=True):
     """An entry of this runner's stream gives it a call."""
 
     entry_id: bytes
@@ -58,24 +63,21 @@ class Assigned:
     parcel: messages.Parcel | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ParcelFetched:
+class ParcelFetched(_Fact, frozen=True):
     """The parcel of a call is here; None: it is nowhere any more."""
 
     call_id: str
     parcel: messages.Parcel | None
 
 
-@dataclass(frozen=True, slots=True)
-class CallerLeft:
+class CallerLeft(_Fact, frozen=True):
     """An entry of this runner's stream says that nobody waits for a call any more."""
 
     entry_id: bytes
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnded:
+class RunEnded(_Fact, frozen=True):
     """The run of a call is over; `reusable`: its sandbox may run another one."""
 
     call_id: str
@@ -83,15 +85,13 @@ class RunEnded:
     reusable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RunRefused:
+class RunRefused(_Fact, frozen=True):
     """A sandbox was of no use for a call, of which nothing has been run."""
 
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxReady:
+class SandboxReady(_Fact, frozen=True):
     """A sandbox can run calls, `start_ms` milliseconds after it was asked for."""
 
     sandbox_id: str
@@ -99,8 +99,7 @@ class SandboxReady:
     start_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxFailed:
+class SandboxFailed(_Fact, frozen=True):
     """A sandbox could not be opened, and nothing is left of it."""
 
     sandbox_id: str
@@ -108,62 +107,53 @@ class SandboxFailed:
     log: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxLost:
-    """A sandbox that ran nothing turned out to be of no use."""
+class SandboxLost(_Fact, frozen=True):
+    """A sandbox that ran nothing turned out to be of no use, perhaps while it was opened."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxGone:
+class SandboxGone(_Fact, frozen=True):
     """Nothing of a sandbox is left in the engine."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class AlarmRang:
+class AlarmRang(_Fact, frozen=True):
     """A timer of a call has run out."""
 
     call_id: str
     alarm: Alarm
 
 
-@dataclass(frozen=True, slots=True)
-class Ticked:
+class Ticked(_Fact, frozen=True):
     """Time has passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadinessWanted:
+class ReadinessWanted(_Fact, frozen=True):
     """These kinds of sandboxes are to be kept ready, and no others."""
 
     kinds: tuple[Kind, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ImageMoved:
+class ImageMoved(_Fact, frozen=True):
     """An image's name means another image by now."""
 
     image: str
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class EngineChanged:
+class EngineChanged(_Fact, frozen=True):
     """The engine answers again, or no longer."""
 
     able: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DrainAsked:
+class DrainAsked(_Fact, frozen=True):
     """The runner is to leave: take nothing new, finish what runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class GraceOver:
+class GraceOver(_Fact, frozen=True):
     """The time for finishing is over."""
 
 
@@ -186,15 +176,17 @@ Event = (
 # Commands: imperatives.
 
 
-@dataclass(frozen=True, slots=True)
-class FetchParcel:
+class _Command(msgspec.Struct, frozen=True, gc=False):
+    pass
+
+
+class FetchParcel(_Command, frozen=True):
     """Fetch the parcel of a call; `ParcelFetched` is to follow."""
 
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class StartSandbox:
+class StartSandbox(_Command, frozen=True):
     """Open a sandbox; `SandboxReady` or `SandboxFailed` is to follow.
 
     `mode` is that of the call it is for; async also if it is for none.
@@ -205,8 +197,7 @@ class StartSandbox:
     mode: messages.Mode
 
 
-@dataclass(frozen=True, slots=True)
-class RunCall:
+class RunCall(_Command, frozen=True):
     """Run a call in a sandbox; `RunEnded` or `RunRefused` is to follow, perhaps at once."""
 
     sandbox_id: str
@@ -214,22 +205,19 @@ class RunCall:
     parcel: messages.Parcel
 
 
-@dataclass(frozen=True, slots=True)
-class StopSandbox:
+class StopSandbox(_Command, frozen=True):
     """End what runs in a sandbox; `RunEnded` is to follow at once."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveSandbox:
+class RemoveSandbox(_Command, frozen=True):
     """Remove a sandbox; `SandboxGone` is to follow."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetAlarm:
+class SetAlarm(_Command, frozen=True):
     """Ring for a call after some milliseconds, and forget what was set before."""
 
     call_id: str
@@ -237,15 +225,13 @@ class SetAlarm:
     delay_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendRecord:
+class SendRecord(_Command, frozen=True):
     """Tell the recorder that a call runs."""
 
     record: messages.Record
 
 
-@dataclass(frozen=True, slots=True)
-class EndCall:
+class EndCall(_Command, frozen=True):
     """End a call by its entry: with its record, and its reply for who waits.
 
     `freed`: its capacity is free as well; otherwise `FreeCapacity` follows later.
@@ -258,15 +244,13 @@ class EndCall:
     freed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FreeCapacity:
+class FreeCapacity(_Command, frozen=True):
     """Tell the scheduler that nothing of a call is left here."""
 
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class HandBack:
+class HandBack(_Command, frozen=True):
     """Tell the scheduler the same, and then put the call back among the waiting."""
 
     entry_id: bytes
@@ -274,20 +258,17 @@ class HandBack:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class DropEntry:
+class DropEntry(_Command, frozen=True):
     """Delete an entry that has done its work."""
 
     entry_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(_Command, frozen=True):
     """Send a heartbeat now: something in it has changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(_Command, frozen=True):
     """No call is here any more and the runner drains: it can go."""
 
 
@@ -328,6 +309,8 @@ class Execution:
     sandbox_id: str = ""
     #: Epoch milliseconds; None until it runs.
     started_ms: int | None = None
+    #: How many sandboxes were of no use for it.
+    refusals: int = 0
     #: Why we have asked for the end of its run.
     stop_reason: StopReason | None = None
     #: Why it goes back among the waiting once its sandbox is gone; "": it does not.
@@ -336,10 +319,15 @@ class Execution:
     history: list[str] = field(default_factory=list)
 
 
+def key_of(head: messages.CallHead) -> str:
+    """Return the key of the kind of sandbox that a call needs."""
+    return head.sandbox_key or f"{head.app}{head.path}"
+
+
 def kind_of(head: messages.CallHead, parcel: messages.Parcel) -> Kind:
-    """Return the kind of sandbox that a call needs."""
+    """Return the kind of sandbox that a call needs. How many are kept is `wanted_kind`'s to say."""
     return Kind(
-        key=head.sandbox_key or f"{head.app}{head.path}",
+        key=key_of(head),
         app=head.app,
         path=head.path,
         image=head.image,
@@ -348,7 +336,6 @@ def kind_of(head: messages.CallHead, parcel: messages.Parcel) -> Kind:
         format=head.format,
         isolation=head.isolation,
         most=head.max_concurrency,
-        least=parcel.min_sandboxes,
         idle_timeout_ms=parcel.idle_timeout_s * 1000,
         revision=head.revision,
         config_env=parcel.config_env,
@@ -378,6 +365,7 @@ def wanted_kind(wanted: messages.Wanted) -> Kind:
 _Step = Callable[["State", Execution, Any, int], list[Command]]
 
 
+_BEGUN = frozenset({Phase.RUNNING, Phase.ENDED})
 #: The phase of a call's sandbox in each phase of the call; None: it has none.
 _SANDBOX_PHASES = {
     Phase.FETCHING: None,
@@ -417,6 +405,8 @@ class State:
         """
         commands = self._doors[type(event)](self, event, now_ms)
         commands += self._settled(now_ms)
+        if type(event) is Assigned:
+            commands += self._deadline_of(event.head, now_ms)
         if self.draining and not self.calls:
             commands.append(Leave())
         return commands
@@ -451,29 +441,32 @@ class State:
     # Calls come.
 
     def _assigned(self, event: Assigned, now_ms: int) -> list[Command]:
-        head = event.head
-        refusal = self._refusal(event)
-        self.epoch = max(self.epoch, event.assignment.epoch)
-        if refusal:
-            return [HandBack(event.entry_id, head, refusal)]
+        head, epoch = event.head, event.assignment.epoch
+        if epoch < self.epoch:
+            why = f"assigned in reign {epoch}, now is {self.epoch}"
+            return [HandBack(event.entry_id, head, why)]
+        self.epoch = epoch
         known = self.calls.get(head.call_id)
         if known is not None:
             return self._assigned_again(known, event)
+        if why := self._why_not():
+            return [HandBack(event.entry_id, head, why)]
         execution = self.calls[head.call_id] = Execution(event.entry_id, head)
         if head.deadline_ms and head.deadline_ms <= now_ms:
             return self._stop(execution, StopReason.DEADLINE, now_ms)
-        commands: list[Command] = []
-        if head.deadline_ms:
-            commands = [SetAlarm(head.call_id, Alarm.DEADLINE, head.deadline_ms - now_ms)]
         if event.parcel is None:
-            return [*commands, FetchParcel(head.call_id)]
-        self._wait(execution, event.parcel, now_ms)
-        return commands
+            return [FetchParcel(head.call_id)]
+        return self._wait(execution, event.parcel, now_ms)
 
-    def _refusal(self, event: Assigned) -> str:
-        """Return why a call is not taken; "" if it is."""
-        if event.assignment.epoch < self.epoch:
-            return f"assigned in reign {event.assignment.epoch}, now is {self.epoch}"
+    def _deadline_of(self, head: messages.CallHead, now_ms: int) -> list[Command]:
+        """Set the alarm of a call that has come and does not run at once (then it has others)."""
+        execution = self.calls.get(head.call_id)
+        if execution is None or not head.deadline_ms or execution.phase in _BEGUN:
+            return []
+        return [SetAlarm(head.call_id, Alarm.DEADLINE, max(0, head.deadline_ms - now_ms))]
+
+    def _why_not(self) -> str:
+        """Return why nothing can be begun here; "" if it can."""
         if self.draining:
             return "the runner is draining"
         return "" if self.able else "the container engine is away"
@@ -482,26 +475,42 @@ class State:
         """Take a call that is here already.
 
         A scheduler that took this runner for lost has put the call back and assigned it here once
-        more. The old entry is gone, so the outcome of the run under way counts for the new one.
+        more. The old entry is gone, so the outcome of the run under way counts for the new one. If
+        that is known already, the call goes back; not before its capacity is told to be free, or
+        that would be told twice.
         """
         if known.entry_id == event.entry_id:
             return []
-        if known.phase is Phase.ENDED or known.hand_back:
-            return [HandBack(event.entry_id, event.head, "an earlier attempt is being removed")]
         known.entry_id, known.head = event.entry_id, event.head
+        if known.phase is Phase.ENDED:
+            known.hand_back = "an earlier attempt was being removed"
         return []
 
     def _wait(
         self, execution: Execution, parcel: messages.Parcel, now_ms: int, *, first: bool = False
-    ) -> None:
+    ) -> list[Command]:
+        """Let a call wait for a sandbox; `first`: before all others."""
         execution.phase, execution.parcel, execution.sandbox_id = Phase.WAITING, parcel, ""
+        if why := self._why_not():
+            return self._put_back(execution, why)
         self.pool.wait(execution.head.call_id, self._kind(execution), now_ms, first=first)
+        return []
+
+    def _put_back(self, execution: Execution, why: str) -> list[Command]:
+        """Let a call of which nothing has been run go back among the waiting."""
+        self.pool.forget(execution.head.call_id, key_of(execution.head))
+        del self.calls[execution.head.call_id]
+        return [HandBack(execution.entry_id, execution.head, why)]
+
+    def _put_back_all(self, why: str) -> list[Command]:
+        unbegun = [e for e in self.calls.values() if e.phase in {Phase.FETCHING, Phase.WAITING}]
+        return [command for execution in unbegun for command in self._put_back(execution, why)]
 
     def _kind(self, execution: Execution) -> Kind:
         """Return the kind of sandbox a call needs; calls of one route share the object."""
         head, parcel = execution.head, execution.parcel
         assert parcel is not None  # noqa: S101 (it is here by then)
-        known = self.pool.kind(head.sandbox_key)
+        known = self.pool.kind(key_of(head))
         if known is not None and known.revision == head.revision:
             return known
         return kind_of(head, parcel)
@@ -524,13 +533,13 @@ class State:
     ) -> list[SetAlarm]:
         """Set the next of a running call's alarms: one timer is enough for all of them."""
         head, started_ms = execution.head, execution.started_ms or now_ms
-        due = {Alarm.TIMEOUT: started_ms + head.timeout_ms}
-        if head.deadline_ms:
-            due[Alarm.DEADLINE] = head.deadline_ms
-        if head.mode == "sync" and after is None:
-            due[Alarm.ANNOUNCE] = started_ms + ANNOUNCE_AFTER_MS
-        alarm = min(due, key=lambda one: due[one])
-        return [SetAlarm(head.call_id, alarm, max(0, due[alarm] - now_ms))]
+        alarm, due_ms = Alarm.TIMEOUT, started_ms + head.timeout_ms
+        if head.deadline_ms and head.deadline_ms < due_ms:
+            alarm, due_ms = Alarm.DEADLINE, head.deadline_ms
+        announced_ms = started_ms + ANNOUNCE_AFTER_MS
+        if head.mode == "sync" and after is None and announced_ms < due_ms:
+            alarm, due_ms = Alarm.ANNOUNCE, announced_ms
+        return [SetAlarm(head.call_id, alarm, max(0, due_ms - now_ms))]
 
     # Events of calls.
 
@@ -548,8 +557,7 @@ class State:
     def _fetched(self, execution: Execution, event: CallEvent, now_ms: int) -> list[Command]:
         assert isinstance(event, ParcelFetched)  # noqa: S101 (the table says so)
         if event.parcel is not None:
-            self._wait(execution, event.parcel, now_ms)
-            return []
+            return self._wait(execution, event.parcel, now_ms)
         lost = runs.Broken("The call's input is not there any more.")
         return self._end(execution, runs.Result(lost), now_ms)
 
@@ -560,38 +568,56 @@ class State:
             return [*alarms, SendRecord(self._running_record(execution))]
         return self._stop(execution, StopReason(event.alarm.value), now_ms)
 
+    def _rang_before(self, execution: Execution, event: CallEvent, now_ms: int) -> list[Command]:
+        """Heed the deadline alone: other alarms are of a run that was refused."""
+        assert isinstance(event, AlarmRang)  # noqa: S101 (the table says so)
+        if event.alarm is not Alarm.DEADLINE:
+            return []
+        return self._rang(execution, event, now_ms)
+
     def _ignored(self, execution: Execution, event: CallEvent, now_ms: int) -> list[Command]:
         del execution, event, now_ms
         return []
 
     def _refused(self, execution: Execution, _: CallEvent, now_ms: int) -> list[Command]:
         """Let a call wait again, before all others: nothing of it has been run."""
-        sandbox_id, parcel = execution.sandbox_id, execution.parcel
+        head, sandbox_id, parcel = execution.head, execution.sandbox_id, execution.parcel
         assert parcel is not None  # noqa: S101 (kept until its end)
         del self._runs[sandbox_id]
+        execution.phase, execution.sandbox_id = Phase.WAITING, ""
         execution.started_ms = None
+        execution.refusals += 1
         self.pool.lost(sandbox_id, now_ms)
         if execution.stop_reason is not None:
-            execution.phase, execution.sandbox_id = Phase.WAITING, ""
             return self._end(execution, runs.Result(runs.Stopped()), now_ms)
-        self._wait(execution, parcel, now_ms, first=True)
-        return []
+        if execution.refusals == REFUSALS_MAX:
+            failed = runs.EngineFailed("sandboxes end before they can be used")
+            return self._end(execution, runs.Result(failed), now_ms)
+        waits = self._wait(execution, parcel, now_ms, first=True)
+        if head.deadline_ms and not waits:
+            left_ms = max(0, head.deadline_ms - now_ms)
+            return [SetAlarm(head.call_id, Alarm.DEADLINE, left_ms)]
+        return waits
 
     def _run_ended(self, execution: Execution, event: CallEvent, now_ms: int) -> list[Command]:
         assert isinstance(event, RunEnded)  # noqa: S101 (the table says so)
-        run_ms = event.result.run_ms
-        self.pool.freed(execution.sandbox_id, run_ms, now_ms, reusable=event.reusable)
+        run_ms, reusable = event.result.run_ms, event.reusable and execution.stop_reason is None
+        self.pool.freed(execution.sandbox_id, run_ms, now_ms, reusable=reusable)
         return self._end(execution, event.result, now_ms)
 
     #: What may happen in which phase, and what it leads to. All else is `Impossible`.
     _transitions: ClassVar[dict[tuple[Phase, type], _Step]] = {
         (Phase.FETCHING, ParcelFetched): _fetched,
-        (Phase.FETCHING, AlarmRang): _rang,
-        (Phase.WAITING, AlarmRang): _rang,
+        (Phase.FETCHING, AlarmRang): _rang_before,
+        (Phase.WAITING, AlarmRang): _rang_before,
         (Phase.RUNNING, RunEnded): _run_ended,
         (Phase.RUNNING, RunRefused): _refused,
         (Phase.RUNNING, AlarmRang): _rang,
         (Phase.ENDED, AlarmRang): _ignored,
+        # One asked for in vain, of a call that had ended and was assigned again.
+        (Phase.WAITING, ParcelFetched): _ignored,
+        (Phase.RUNNING, ParcelFetched): _ignored,
+        (Phase.ENDED, ParcelFetched): _ignored,
     }
 
     # Calls end.
@@ -604,8 +630,7 @@ class State:
         execution.stop_reason = reason
         if execution.phase is Phase.RUNNING:
             return [StopSandbox(execution.sandbox_id)]
-        if execution.parcel is not None:
-            self.pool.forget(execution.head.call_id, self._kind(execution).key)
+        self.pool.forget(execution.head.call_id, key_of(execution.head))
         return self._end(execution, runs.Result(runs.Stopped()), now_ms)
 
     def _end(self, execution: Execution, result: runs.Result, now_ms: int) -> list[Command]:
@@ -636,8 +661,8 @@ class State:
     def _why_again(self, execution: Execution, result: runs.Result) -> str:
         """Return why a call is to be run once more, elsewhere or later; "" if it is not.
 
-        What was never started goes back freely. An async call whose process was started goes back
-        as its next attempt, if it has one left; a sync call never.
+        What had not started when the runner was to leave goes back freely. Any other async call
+        goes back as its next attempt, if it has one left; any other sync call never.
         """
         failed = isinstance(result.ending, runs.EngineFailed)
         stopped = failed or isinstance(result.ending, runs.Stopped)
@@ -667,7 +692,7 @@ class State:
         """End the calls that wait for a sandbox that cannot be opened, if there is none like it."""
         box = self.pool.get(event.sandbox_id)
         assert box is not None  # noqa: S101 (told once of each that was started)
-        self.pool.lost(event.sandbox_id, now_ms)
+        self.pool.failed(event.sandbox_id, now_ms)
         commands: list[Command] = []
         if self.pool.alive(box.kind.key):
             return commands
@@ -710,23 +735,24 @@ class State:
         return []
 
     def _engine(self, event: EngineChanged, _: int) -> list[Command]:
+        """Begin nothing while the engine is away: what waits goes back, others may be able."""
         self.able = event.able
-        return [Beat()]
+        if self.able:
+            self.pool.resume()
+            return [Beat()]
+        self.pool.pause()
+        return [Beat(), *self._put_back_all(self._why_not())]
 
-    def _drain(self, _: DrainAsked, now_ms: int) -> list[Command]:
+    def _drain(self, _: DrainAsked, __: int) -> list[Command]:
         """Take no more calls. Those that run go on; those that wait go back: others may be free."""
         self.draining = True
         self.pool.close()
-        waiting = [e for e in self.calls.values() if e.phase in {Phase.FETCHING, Phase.WAITING}]
-        return [Beat(), *self._stop_all(waiting, now_ms)]
+        return [Beat(), *self._put_back_all(self._why_not())]
 
     def _grace_over(self, _: GraceOver, now_ms: int) -> list[Command]:
-        return self._stop_all(list(self.calls.values()), now_ms)
-
-    def _stop_all(self, executions: Iterable[Execution], now_ms: int) -> list[Command]:
         return [
             command
-            for execution in executions
+            for execution in list(self.calls.values())
             for command in self._stop(execution, StopReason.DRAIN, now_ms)
         ]
 

@@ -27,6 +27,12 @@ PURE = (
     "services/scheduler/state.py",
     "services/runner/state.py",
     "services/runner/outcome.py",
+    "services/runner/framing/answer.py",
+    "services/runner/framing/fdk.py",
+    "services/runner/framing/fields.py",
+    "services/runner/framing/formats.py",
+    "services/runner/framing/http1.py",
+    "services/runner/framing/jsonlines.py",
     "services/api/models.py",
 )
 

@@ -275,7 +275,9 @@ def test_what_it_leaves_behind_is_gone_when_its_end_is_told(of: Starter, script:
 
 
 def test_orphans_that_end_meanwhile_are_reaped(of: Starter) -> None:
-    with of(*sh("for n in 1 2 3 4 5; do (sleep 0 &) ; done; echo made; read line; exit 3")) as first:
+    with of(
+        *sh("for n in 1 2 3 4 5; do (sleep 0 &) ; done; echo made; read line; exit 3")
+    ) as first:
         function = first.start()
         assert os.read(function.stdout, 10) == b"made\n"
         firstprocess.wait_for(lambda: len(firstprocess.children(first.pid)) == 1)
@@ -361,9 +363,7 @@ def test_connections_while_a_function_runs(
         ("file/x", errno.ENOTDIR),
     ],
 )
-def test_a_connection_that_cannot_be_made(
-    of: Starter, folder: Path, name: str, error: int
-) -> None:
+def test_a_connection_that_cannot_be_made(of: Starter, folder: Path, name: str, error: int) -> None:
     (folder / "file").touch()
     with of("cat") as first:
         before = firstprocess.descriptors(first.pid)
@@ -373,9 +373,7 @@ def test_a_connection_that_cannot_be_made(
         firstprocess.wait_for(lambda: firstprocess.descriptors(first.pid) == before)
 
 
-def test_a_listener_that_takes_no_more(
-    of: Starter, folder: Path, listener: socket.socket
-) -> None:
+def test_a_listener_that_takes_no_more(of: Starter, folder: Path, listener: socket.socket) -> None:
     """It does not wait: the runner decides about that."""
     del listener
     with of("cat") as first:
