@@ -28,9 +28,9 @@ from shared.streams import Backoff
 
 log = structlog.get_logger()
 
-#: How long a started container's first process may take to say hello, and a process that is to
-#: listen to do so, in seconds.
-HELLO_S, LISTEN_S = 15.0, 30.0
+#: How long a started container's first process may take to say hello, in seconds.
+HELLO_S = 15.0
+_LATE = f"a sandbox did not come up within {HELLO_S:g} s"
 _SOCKET, _INIT = "socket", "init"
 _REMOVAL_TRIES = 4
 
@@ -91,21 +91,13 @@ class Sandbox:
     async def open(self, link: Link, bounds: Bounds) -> None:
         """Be ready for calls, by a link whose first frame has not been read. Raises `Unopened`."""
         self._link = link
-        hello: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        link.listen(lambda frame, _: _greeted(hello, frame), lambda: _hung_up(hello))
-        await hello
-        if not link.open:
-            raise _ended_at_its_start()
+        await _hello(link)
         self._driver = self._make_driver(link, bounds)
         link.listen(self._frame, self._lost)
         try:
-            async with asyncio.timeout(LISTEN_S):
-                await self._driver.open()
+            await self._driver.open()
         except Unready as error:
             raise Unopened(error.ending, error.log) from error
-        except TimeoutError as error:
-            why = f"it did not listen at FN_LISTENER within {LISTEN_S:g} s"
-            raise Unopened(runs.BadAnswer(why)) from error
         self._opened = True
 
     def _make_driver(self, link: Link, bounds: Bounds) -> Driver:
@@ -178,22 +170,24 @@ class Sandbox:
             self._tell_useless()
 
 
-def _greeted(hello: "asyncio.Future[None]", frame: protocol.Frame) -> None:
-    if hello.done():
-        return
-    if isinstance(frame, protocol.Hello) and frame.version == protocol.VERSION:
-        hello.set_result(None)
-    else:
-        hello.set_exception(Unopened(runs.Broken(f"The sandbox's first frame is {frame}.")))
+async def _hello(link: Link) -> None:
+    """Wait until a sandbox's first process has said hello. Raises `Unopened`."""
+    hello: asyncio.Future[protocol.Frame | None] = asyncio.get_running_loop().create_future()
 
+    def greeted(frame: protocol.Frame | None) -> None:
+        if not hello.done():
+            hello.set_result(frame)
 
-def _hung_up(hello: "asyncio.Future[None]") -> None:
-    if not hello.done():
-        hello.set_exception(_ended_at_its_start())
-
-
-def _ended_at_its_start() -> Unopened:
-    return Unopened(runs.EngineFailed("the sandbox ended at its start"))
+    link.listen(lambda frame, _: greeted(frame), lambda: greeted(None))
+    try:
+        async with asyncio.timeout(HELLO_S):
+            frame = await hello
+    except TimeoutError as error:
+        raise Unopened(runs.EngineFailed(_LATE)) from error
+    if not link.open:
+        raise Unopened(runs.EngineFailed("the sandbox ended at its start"))
+    if frame != protocol.Hello(protocol.VERSION):
+        raise Unopened(runs.Broken(f"The sandbox's first frame is {frame}."))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -335,8 +329,7 @@ class Sandboxes:
             if not greeting.cancelled():
                 greeting.result().close()
             if isinstance(error, TimeoutError):
-                why = f"a sandbox did not come up within {HELLO_S:g} s"
-                raise engine.EngineError(why) from error
+                raise engine.EngineError(_LATE) from error
             raise
 
     async def _removed(self, container_id: str) -> bool:

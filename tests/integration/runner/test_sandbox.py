@@ -165,7 +165,7 @@ async def test_what_a_function_left_running_is_gone_with_it(bench: Bench) -> Non
         for n in range(5):
             answer = await box.answer(b"%d:" % n)
             assert set(answer.replace(b"left\n", b"").split()) <= {b"%d:" % n}
-        assert (await bench.docker.containers.list())
+        assert await bench.docker.containers.list()
         assert await processes(bench, box.sandbox.container_id) == 1
 
 
@@ -235,7 +235,9 @@ async def test_a_fork_bomb_ends_while_others_go_on(bench: Bench) -> None:
 
 async def test_a_stopped_run_is_over_at_once(bench: Bench) -> None:
     """As for a timeout or a caller who leaves: what it wrote to its log is kept."""
-    box = await bench.open(await shell(bench.docker, "trap '' TERM; echo log >&2; sleep 600 & wait"))
+    box = await bench.open(
+        await shell(bench.docker, "trap '' TERM; echo log >&2; sleep 600 & wait")
+    )
     caller = box.begin()
     container = bench.docker.containers.container(box.sandbox.container_id)
 

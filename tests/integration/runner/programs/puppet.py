@@ -1,7 +1,8 @@
 """A hot function that does what its input says, step by step; any other input it echoes.
 
 Its input is `{"steps": [[verb, argument], ...]}`. Before the first call it does the steps in
-PUPPET_START. With PUPPET_UNREAD it answers each call having read so many bytes of it.
+PUPPET_START. With PUPPET_UNREAD it answers a call having read so many bytes of it, and no other.
+With PUPPET_NAMES its answers say to which call they belong.
 """
 
 import base64
@@ -12,24 +13,31 @@ import sys
 import time
 
 
+NAMES_CALLS = "PUPPET_NAMES" in os.environ
+
+
 class Http:
     """Calls and answers in HTTP: format `http`, and `http-stream` on each connection."""
 
-    def __init__(self, source, sink):
-        self.source, self.sink = source, sink
+    def __init__(self, source, send):
+        self.source, self.write = source, send
+        self.call_id = ""
 
     def read(self):
         length = 0
         while (line := self.source.readline()) not in (b"\r\n", b""):
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
+            name, _, value = line.decode("latin-1").partition(": ")
+            if name.lower() == "content-length":
                 length = int(value)
+            elif name.lower() == "task-id":
+                self.call_id = value.strip()
         if not line:
             return None
         return self.source.read(length)
 
     def answer(self, body):
-        head = "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+        named = f"Task-Id: {self.call_id}\r\n" if self.call_id and NAMES_CALLS else ""
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{named}\r\n"
         self.write(head.encode() + body)
 
     def begin(self, content_type):
@@ -38,10 +46,6 @@ class Http:
 
     def chunk(self, data):
         self.write(b"%x\r\n%s\r\n" % (len(data), data))
-
-    def write(self, data):
-        self.sink.write(data)
-        self.sink.flush()
 
 
 class Json(Http):
@@ -52,11 +56,14 @@ class Json(Http):
         if not line:
             return None
         call = json.loads(line)
+        self.call_id = call["call_id"]
         body = call["body"].encode()
         return base64.b64decode(body) if call["is_base64"] else body
 
     def answer(self, body):
         said = {"body": base64.b64encode(body).decode(), "is_base64": True}
+        if NAMES_CALLS:
+            said["call_id"] = self.call_id
         self.write(json.dumps(said).encode() + b"\n")
 
 
@@ -116,29 +123,35 @@ def handle(channel):
 
 
 def serve_standard(make):
-    channel = make(sys.stdin.buffer, sys.stdout.buffer)
+    channel = make(sys.stdin.buffer, write_out)
     unread = int(os.environ.get("PUPPET_UNREAD", "0"))
     start(channel)
     while True:
         if unread:
             os.read(0, unread)
             channel.answer(b"unread")
+            time.sleep(600)
         elif not handle(channel):
             return
 
 
 def serve_socket():
-    start(Http(sys.stdin.buffer, sys.stdout.buffer))
+    start(Http(sys.stdin.buffer, write_out))
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(os.environ["FN_LISTENER"].removeprefix("unix:"))
     listener.listen(16)
     while True:
         connection, _ = listener.accept()
-        with connection, connection.makefile("rb") as source, connection.makefile("wb") as sink:
+        with connection, connection.makefile("rb") as source:
             try:
-                handle(Http(source, sink))
+                handle(Http(source, connection.sendall))
             except OSError:
                 pass
+
+
+def write_out(data):
+    while data:
+        data = data[os.write(1, data) :]
 
 
 def start(channel):
