@@ -405,12 +405,11 @@ def test_an_idle_sandbox_that_is_lost_is_removed(h: Harness) -> None:
     assert h.given(SandboxGone("1"), SandboxLost("1")) == []
 
 
-def test_a_sandbox_that_is_lost_just_when_it_was_given_a_call_says_so_of_the_call(
-    h: Harness,
-) -> None:
+@pytest.mark.parametrize("then", [RunRefused("c1"), ended(), ended(reusable=False)])
+def test_a_sandbox_that_is_lost_while_it_has_a_call_goes_after_it(h: Harness, then: Event) -> None:
     h.running()
     assert h.given(SandboxLost("1")) == []
-    assert RemoveSandbox("1") in h.given(RunRefused("c1"))
+    assert RemoveSandbox("1") in h.given(then)
 
 
 @pytest.mark.parametrize("gone_first", [False, True])

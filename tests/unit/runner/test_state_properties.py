@@ -383,10 +383,8 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.shell.rooms)
     @rule(data=st.data())
     def a_sandbox_is_lost(self, data: st.DataObject) -> None:
-        """It says so itself only if no call is under way; its removal may be."""
-        sandbox_id = drawn(data, sorted(self.shell.rooms))
-        if not self.shell.rooms[sandbox_id].call_id:
-            self.shell.apply(state.SandboxLost(sandbox_id))
+        """Whatever it is doing: it may be opened or removed, or its last call be told late."""
+        self.shell.apply(state.SandboxLost(drawn(data, sorted(self.shell.rooms))))
 
     @precondition(lambda self: self.shell.busy())
     @rule(data=st.data(), ending=st.sampled_from(ENDINGS), reusable=st.booleans())
