@@ -11,6 +11,9 @@ from functools import lru_cache
 #: Names of longer headers are not remembered, so that nobody can fill the memory with them.
 _KEPT_MAX_CHARACTERS = 64
 
+#: What Linux lets one variable take, `NAME=value` and a zero byte; no process starts with a longer.
+VARIABLE_MAX_BYTES = 128 * 1024
+
 
 def variable_name(key: str) -> str:
     """Return the environment's name for a config key or header.
@@ -58,3 +61,13 @@ _header_name = lru_cache(maxsize=1024)(_made_header_name)
 def size_bytes(*parts: Mapping[str, str]) -> int:
     """Return the bytes these variables take in a process: `NAME=value` and a zero byte each."""
     return sum(len(k.encode()) + len(v.encode()) + 2 for part in parts for k, v in part.items())
+
+
+def oversized(*parts: Mapping[str, str]) -> str | None:
+    """Return the name of a variable that is too long for any process; None if all will do.
+
+    >>> oversized({"A": "a", "B": "b" * VARIABLE_MAX_BYTES})
+    'B'
+    """
+    sizes = ((size_bytes({k: v}), k) for part in parts for k, v in part.items())
+    return next((name for size, name in sizes if size > VARIABLE_MAX_BYTES), None)

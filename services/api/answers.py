@@ -142,23 +142,27 @@ def server_timing(reply: messages.Reply, total_ms: float) -> str:
     return f"queue;dur={queue_ms:.1f}, start;dur={reply.start_ms:.1f}, run;dur={reply.run_ms:.1f}"
 
 
-def failed(call_id: str, code: str, message: str, route: RouteHeaders) -> Answer:
+def failed(
+    call_id: str, code: str, message: str, route: RouteHeaders, *, timing: str = ""
+) -> Answer:
     """Return the answer to a call that failed or was refused, with the route's headers.
 
-    `code` is a key of `errors.CODES`.
+    `code` is a key of `errors.CODES`; `timing` says where the time went, if it got so far.
     """
     problem = problems.invocation(call_id, code, message)
-    own = _own(call_id, route)
-    own += problem.headers.items()
+    own = [*_own(route), *problem.headers.items()]
+    if timing:
+        own.append(("Server-Timing", timing))
     return Answer(problem.status, own, msgspec.json.encode(problem.body))
 
 
 def accepted(call_id: str, route: RouteHeaders) -> Answer:
     """Return the answer to an async call that is safe in the queue."""
-    return Answer(202, _own(call_id, route), msgspec.json.encode({"call_id": call_id}))
+    headers = [*_own(route), ("X-Call-Id", call_id)]
+    return Answer(202, headers, msgspec.json.encode({"call_id": call_id}))
 
 
-def _own(call_id: str, route: RouteHeaders) -> list[Header]:
+def _own(route: RouteHeaders) -> list[Header]:
     """Return the headers of an answer that the platform wrote: JSON, whatever the route's is."""
     kept = [(name, value) for name, value in route.pairs if name.lower() != "content-type"]
-    return [*kept, ("Content-Type", _JSON), ("X-Call-Id", call_id)]
+    return [*kept, ("Content-Type", _JSON)]

@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisError
 
 from services.api import invocation, metrics
 from services.api.catalog import Catalog, Found
+from services.api.delays import Delay
 from services.api.settings import Settings
 from services.api.waiters import AnswerStream, Overloaded, Overrun, Waiter, Waiters
 from shared import clock, keys, messages, scripts, streams
@@ -89,6 +89,7 @@ class Gateway:
         self._waiters = Waiters(settings.max_waiting)
         metrics.WAITING.set_function(lambda: len(self._waiters))
         self._positions = {keys.reply(api_id): "0-0"}
+        self._noticing = Delay(NOTICE_AFTER_S, self._notice)
         self._kept = self._ever_kept = False
         self._look_now = asyncio.Event()
 
@@ -153,8 +154,7 @@ class Gateway:
         life_ms = call.deadline_ms - call.accepted_ms + PARCEL_SLACK_MS
         sent = self._enqueue(call, parcel, version, None, life_ms)
         sent.add_done_callback(partial(self._check_enqueued, waiter, call))
-        loop = asyncio.get_running_loop()
-        waiter.timer = loop.call_later(NOTICE_AFTER_S, self._notice, waiter, call)
+        self._noticing.add((waiter, call))
 
     def _check_enqueued(
         self, waiter: Waiter, call: messages.CallHead, sent: "asyncio.Future[Any]"
@@ -173,12 +173,18 @@ class Gateway:
             return Overloaded(f"{self._queue_max[call.mode]} {call.mode} calls wait already")
         return None
 
-    def _notice(self, waiter: Waiter, call: messages.CallHead) -> None:
-        """Record that a call waits; wait on until its deadline."""
+    def _notice(self, waiting: tuple[Waiter, messages.CallHead]) -> None:
+        """Record that a call waits, if it still does; from now on a timer watches its deadline.
+
+        That can be no earlier: a call has a second at least.
+        """
+        waiter, call = waiting
+        if waiter.answer.done():
+            return
         self._post(keys.FINISHED, invocation.queued_record(call))
-        rest_ms = call.deadline_ms - call.accepted_ms + DEADLINE_SLACK_MS
+        rest_ms = call.deadline_ms + DEADLINE_SLACK_MS - clock.epoch_ms()
         loop = asyncio.get_running_loop()
-        waiter.timer = loop.call_later(rest_ms / 1000 - NOTICE_AFTER_S, waiter.refuse, Late())
+        waiter.timer = loop.call_later(rest_ms / 1000, waiter.refuse, Late())
 
     async def _accept(self, call: messages.CallHead, parcel: messages.Parcel, version: str) -> None:
         """Enqueue an async call; return when it is safe there."""
@@ -233,21 +239,20 @@ class Gateway:
     async def read_replies(self) -> None:
         """Bring replies to their waiters, for ever; waits out Redis' absences."""
         backoff = streams.Backoff()
-        while True:
-            try:
-                found = await streams.read_streams(
-                    self._redis, self._positions, count=REPLIES_AT_ONCE
-                )
-            except (RedisError, OSError) as error:
-                log.warning("replies_unreadable", error=str(error))
-                self._look_now.set()
-                await backoff.wait()
-                continue
-            backoff.reset()
-            for stream, entries in found.items():
-                for entry in entries:
-                    self._take(stream, entry)
-                self._drop_up_to(stream, entries[-1][0])
+        async with streams.Tail(self._redis) as tail:
+            while True:
+                try:
+                    found = await tail.read(self._positions, count=REPLIES_AT_ONCE)
+                except Unavailable as error:
+                    log.warning("replies_unreadable", error=error.message)
+                    self._look_now.set()
+                    await backoff.wait()
+                    continue
+                backoff.reset()
+                for stream, entries in found.items():
+                    for entry in entries:
+                        self._take(stream, entry)
+                    self._drop_up_to(stream, entries[-1][0])
 
     def _take(self, stream: str, entry: streams.Entry) -> None:
         try:

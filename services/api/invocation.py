@@ -92,9 +92,13 @@ def call_env(call_id: str, plan: Plan, caller: Caller) -> dict[str, str]:
 
 
 def parcel(call_id: str, plan: Plan, caller: Caller, limits: Limits) -> messages.Parcel:
-    """Return what running the call needs; raises `TooLarge` for an environment over its limit."""
+    """Return what running the call needs.
+
+    Raises `TooLarge` for an environment over its limit or with a variable no process can have.
+    """
     env = call_env(call_id, plan, caller)
-    if plan.config_bytes + _bytes_at_most(env) > limits.environment_max_bytes:
+    at_most = plan.config_bytes + _bytes_at_most(env)
+    if at_most > min(limits.environment_max_bytes, environment.VARIABLE_MAX_BYTES):
         _check_size(env, plan.config_env, limits.environment_max_bytes)
     return messages.Parcel(
         call_env=env,
@@ -104,7 +108,7 @@ def parcel(call_id: str, plan: Plan, caller: Caller, limits: Limits) -> messages
         idle_timeout_s=plan.idle_timeout_s,
         min_sandboxes=plan.min_sandboxes,
         url=caller.url,
-        headers=tuple(caller.headers) if plan.with_headers else (),
+        headers=tuple([(str(n), v) for n, v in caller.headers]) if plan.with_headers else (),
     )
 
 
@@ -121,6 +125,11 @@ def _check_size(env: Mapping[str, str], config: Mapping[str, str], max_bytes: in
         raise TooLarge(
             f"The environment of this call (config and request headers) has {size} bytes; "
             f"the limit is {max_bytes} (ENVIRONMENT_MAX_BYTES)"
+        )
+    if size > environment.VARIABLE_MAX_BYTES and (name := environment.oversized(unshadowed, env)):
+        raise TooLarge(
+            f"{name} in the environment of this call (config and request headers) is too long; "
+            f"one variable may have {environment.VARIABLE_MAX_BYTES} bytes"
         )
 
 

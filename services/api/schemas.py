@@ -15,6 +15,9 @@ from shared import messages
 
 
 def _as_text(value: object) -> str:
+    """Return how to write the value as a string; of a list or object only that it must be one."""
+    if isinstance(value, list | dict):
+        return '"..."'
     return json.dumps(value if isinstance(value, str) else json.dumps(value), ensure_ascii=False)
 
 

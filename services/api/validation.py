@@ -151,4 +151,7 @@ def _config_failures(config: dict[str, str], whose: str) -> list[str]:
     ]
     if (size := environment.size_bytes(config)) > CONFIG_MAX_BYTES:
         failures.append(f"Invalid {whose} config: {size} bytes, at most {CONFIG_MAX_BYTES}")
+    elif key := environment.oversized(config):
+        most = environment.VARIABLE_MAX_BYTES
+        failures.append(f"Invalid {whose} config: {key} is too long, at most {most} bytes")
     return failures

@@ -43,16 +43,14 @@ class _Run:
         self.job, self.sink, self.output, self.parser = job, sink, output, parser
         self.head: answer.Head | None = None
         self.failed: runs.SaysFailed | None = None
+        #: Whether the answer is handed on in parts.
+        self.streamed = False
         #: Bytes handed on that their caller has not taken yet.
         self.in_flight = 0
         #: What the pipe had taken before this call.
         self.accepted_before = 0
         #: Rings if nothing more is heard of a process whose output has ended.
         self.patience: asyncio.TimerHandle | None = None
-
-    @property
-    def streamed(self) -> bool:
-        return self.head is not None and self.head.streamed and self.sink.streams
 
 
 class HotProcess:
@@ -235,18 +233,23 @@ class HotProcess:
             self._broke_off(run, str(error))
 
     def _handle(self, run: _Run, events: list[answer.Event]) -> None:
+        # One that is whole at once is not worth handing on in parts.
+        whole = bool(events) and isinstance(events[-1], answer.End)
         for event in events:
             if run is not self._run:
                 return
             match event:
                 case answer.Head():
                     run.head = event
+                    run.streamed = event.streamed and run.sink.streams and not whole
                     if run.streamed:
                         run.sink.head(event.status, event.headers)
                 case answer.Data(data):
                     self._keep(run, data)
                 case answer.FunctionFailed(message, timed_out):
-                    run.failed = runs.SaysFailed(message, timed_out)
+                    # What it says may be meant for its author alone: it is a matter of its log.
+                    run.output.log.write(message.encode())
+                    run.failed = runs.SaysFailed(timed_out)
                 case answer.End(reusable):
                     self._answered(run, reusable=reusable)
 

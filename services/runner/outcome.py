@@ -55,8 +55,9 @@ def _not_run(ending: runs.Ending, image: str) -> tuple[str, str]:  # noqa: PLR09
     match ending:
         case runs.BadAnswer(why):
             return "bad_answer", why
-        case runs.SaysFailed(message, timed_out):
-            return ("timeout", "Timed out") if timed_out else ("failed", message)
+        case runs.SaysFailed(timed_out):
+            failed = "failed", "The function says that it failed; its log has more."
+            return ("timeout", "Timed out") if timed_out else failed
         case runs.Overflowed(limit):
             why = f"The function's answer is longer than the limit of {limit} bytes."
             return "response_too_large", why

@@ -16,7 +16,9 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
+
+import msgspec
 
 from shared import messages
 
@@ -67,7 +69,7 @@ class Kind:
         return self.isolation == "call"
 
 
-class Phase(Enum):
+class Phase(StrEnum):
     """Where a sandbox is in its life."""
 
     STARTING = "starting"
@@ -155,24 +157,21 @@ class _Group:
 # What is to be done.
 
 
-@dataclass(frozen=True, slots=True)
-class Give:
+class Give(msgspec.Struct, frozen=True, gc=False):
     """Let a call run in a sandbox."""
 
     call_id: str
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True, gc=False):
     """Start a sandbox."""
 
     sandbox_id: str
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(msgspec.Struct, frozen=True, gc=False):
     """Remove a sandbox."""
 
     sandbox_id: str
@@ -355,8 +354,10 @@ class Pool:
             for group in changed:
                 self._serve(group, now_ms, actions)
             for group in changed:
-                self._start_ahead(group, now_ms, actions)
-                self._forget_empty(group)
+                if group.least or group.kind.once:
+                    self._start_ahead(group, now_ms, actions)
+                if not group.idle:
+                    self._forget_empty(group)
         return actions
 
     def tick(self, now_ms: int) -> None:
@@ -424,8 +425,11 @@ class Pool:
         while group.crowded and group.idle:
             self._leave(next(iter(group.idle.values())))
         self._hand_out(group, now_ms, actions)
-        kind, missing = group.kind, self._startable(group, _missing_for_calls(group, now_ms))
+        kind = group.kind
         self._short.pop(kind.key, None)
+        if not group.waiting:
+            return
+        missing = self._startable(group, _missing_for_calls(group, now_ms))
         while missing and self._has_room(kind):
             self._start(group, now_ms, actions)
             missing -= 1

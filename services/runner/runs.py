@@ -52,7 +52,6 @@ class BadAnswer:
 class SaysFailed:
     """A process that lives on says itself that the function failed, or took too long."""
 
-    message: str
     timed_out: bool
 
 

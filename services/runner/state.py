@@ -25,7 +25,7 @@ ANNOUNCE_AFTER_MS = 200
 REFUSALS_MAX = 8
 
 
-class Phase(enum.Enum):
+class Phase(enum.StrEnum):
     """Where an execution is on its way."""
 
     #: Its parcel, which is too large for the stream, is being fetched.
@@ -38,7 +38,7 @@ class Phase(enum.Enum):
     ENDED = "ended"
 
 
-class Alarm(enum.Enum):
+class Alarm(enum.StrEnum):
     """What a timer of a call is for."""
 
     TIMEOUT = "timeout"
@@ -49,8 +49,11 @@ class Alarm(enum.Enum):
 # Events: facts.
 
 
-@dataclass(frozen=True, slots=True)
-class Assigned:
+class _Fact(msgspec.Struct, frozen=True, gc=False):
+    pass
+
+
+class Assigned(_Fact, frozen=True):
     """An entry of this runner's stream gives it a call."""
 
     entry_id: bytes
@@ -60,24 +63,21 @@ class Assigned:
     parcel: messages.Parcel | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ParcelFetched:
+class ParcelFetched(_Fact, frozen=True):
     """The parcel of a call is here; None: it is nowhere any more."""
 
     call_id: str
     parcel: messages.Parcel | None
 
 
-@dataclass(frozen=True, slots=True)
-class CallerLeft:
+class CallerLeft(_Fact, frozen=True):
     """An entry of this runner's stream says that nobody waits for a call any more."""
 
     entry_id: bytes
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnded:
+class RunEnded(_Fact, frozen=True):
     """The run of a call is over; `reusable`: its sandbox may run another one."""
 
     call_id: str
@@ -85,15 +85,13 @@ class RunEnded:
     reusable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RunRefused:
+class RunRefused(_Fact, frozen=True):
     """A sandbox was of no use for a call, of which nothing has been run."""
 
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxReady:
+class SandboxReady(_Fact, frozen=True):
     """A sandbox can run calls, `start_ms` milliseconds after it was asked for."""
 
     sandbox_id: str
@@ -101,8 +99,7 @@ class SandboxReady:
     start_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxFailed:
+class SandboxFailed(_Fact, frozen=True):
     """A sandbox could not be opened, and nothing is left of it."""
 
     sandbox_id: str
@@ -110,62 +107,53 @@ class SandboxFailed:
     log: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxLost:
+class SandboxLost(_Fact, frozen=True):
     """A sandbox turned out to be of no use; what becomes of its opening or its call comes apart."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxGone:
+class SandboxGone(_Fact, frozen=True):
     """Nothing of a sandbox is left in the engine."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class AlarmRang:
+class AlarmRang(_Fact, frozen=True):
     """A timer of a call has run out."""
 
     call_id: str
     alarm: Alarm
 
 
-@dataclass(frozen=True, slots=True)
-class Ticked:
+class Ticked(_Fact, frozen=True):
     """Time has passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadinessWanted:
+class ReadinessWanted(_Fact, frozen=True):
     """These kinds of sandboxes are to be kept ready, and no others."""
 
     kinds: tuple[Kind, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ImageMoved:
+class ImageMoved(_Fact, frozen=True):
     """An image's name means another image by now."""
 
     image: str
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class EngineChanged:
+class EngineChanged(_Fact, frozen=True):
     """The engine answers again, or no longer."""
 
     able: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DrainAsked:
+class DrainAsked(_Fact, frozen=True):
     """The runner is to leave: take nothing new, finish what runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class GraceOver:
+class GraceOver(_Fact, frozen=True):
     """The time for finishing is over."""
 
 
@@ -188,15 +176,17 @@ Event = (
 # Commands: imperatives.
 
 
-@dataclass(frozen=True, slots=True)
-class FetchParcel:
+class _Command(msgspec.Struct, frozen=True, gc=False):
+    pass
+
+
+class FetchParcel(_Command, frozen=True):
     """Fetch the parcel of a call; `ParcelFetched` is to follow."""
 
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class StartSandbox:
+class StartSandbox(_Command, frozen=True):
     """Open a sandbox; `SandboxReady` or `SandboxFailed` is to follow.
 
     `mode` is that of the call it is for; async also if it is for none.
@@ -207,8 +197,7 @@ class StartSandbox:
     mode: messages.Mode
 
 
-@dataclass(frozen=True, slots=True)
-class RunCall:
+class RunCall(_Command, frozen=True):
     """Run a call in a sandbox; `RunEnded` or `RunRefused` is to follow, perhaps at once."""
 
     sandbox_id: str
@@ -216,22 +205,19 @@ class RunCall:
     parcel: messages.Parcel
 
 
-@dataclass(frozen=True, slots=True)
-class StopSandbox:
+class StopSandbox(_Command, frozen=True):
     """End what runs in a sandbox, which is of no use then; `RunEnded` is to follow soon."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveSandbox:
+class RemoveSandbox(_Command, frozen=True):
     """Remove a sandbox; `SandboxGone` is to follow."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetAlarm:
+class SetAlarm(_Command, frozen=True):
     """Ring for a call after some milliseconds, and forget what was set before."""
 
     call_id: str
@@ -239,15 +225,13 @@ class SetAlarm:
     delay_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendRecord:
+class SendRecord(_Command, frozen=True):
     """Tell the recorder that a call runs."""
 
     record: messages.Record
 
 
-@dataclass(frozen=True, slots=True)
-class EndCall:
+class EndCall(_Command, frozen=True):
     """End a call by its entry: with its record, and its reply for who waits.
 
     `freed`: its capacity is free as well; otherwise `FreeCapacity` follows later.
@@ -260,15 +244,13 @@ class EndCall:
     freed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FreeCapacity:
+class FreeCapacity(_Command, frozen=True):
     """Tell the scheduler that nothing of a call is left here."""
 
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class HandBack:
+class HandBack(_Command, frozen=True):
     """Tell the scheduler the same, and then put the call back among the waiting."""
 
     entry_id: bytes
@@ -276,20 +258,17 @@ class HandBack:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class DropEntry:
+class DropEntry(_Command, frozen=True):
     """Delete an entry that has done its work."""
 
     entry_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(_Command, frozen=True):
     """Send a heartbeat now: something in it has changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(_Command, frozen=True):
     """No call is here any more and the runner drains: it can go."""
 
 
@@ -386,6 +365,7 @@ def wanted_kind(wanted: messages.Wanted) -> Kind:
 _Step = Callable[["State", Execution, Any, int], list[Command]]
 
 
+_BEGUN = frozenset({Phase.RUNNING, Phase.ENDED})
 #: The phase of a call's sandbox in each phase of the call; None: it has none.
 _SANDBOX_PHASES = {
     Phase.FETCHING: None,
@@ -425,6 +405,8 @@ class State:
         """
         commands = self._doors[type(event)](self, event, now_ms)
         commands += self._settled(now_ms)
+        if type(event) is Assigned:
+            commands += self._deadline_of(event.head, now_ms)
         if self.draining and not self.calls:
             commands.append(Leave())
         return commands
@@ -472,12 +454,16 @@ class State:
         execution = self.calls[head.call_id] = Execution(event.entry_id, head)
         if head.deadline_ms and head.deadline_ms <= now_ms:
             return self._stop(execution, StopReason.DEADLINE, now_ms)
-        commands: list[Command] = []
-        if head.deadline_ms:
-            commands = [SetAlarm(head.call_id, Alarm.DEADLINE, head.deadline_ms - now_ms)]
         if event.parcel is None:
-            return [*commands, FetchParcel(head.call_id)]
-        return [*commands, *self._wait(execution, event.parcel, now_ms)]
+            return [FetchParcel(head.call_id)]
+        return self._wait(execution, event.parcel, now_ms)
+
+    def _deadline_of(self, head: messages.CallHead, now_ms: int) -> list[Command]:
+        """Set the alarm of a call that has come and does not run at once (then it has others)."""
+        execution = self.calls.get(head.call_id)
+        if execution is None or not head.deadline_ms or execution.phase in _BEGUN:
+            return []
+        return [SetAlarm(head.call_id, Alarm.DEADLINE, max(0, head.deadline_ms - now_ms))]
 
     def _why_not(self) -> str:
         """Return why nothing can be begun here; "" if it can."""
@@ -547,13 +533,13 @@ class State:
     ) -> list[SetAlarm]:
         """Set the next of a running call's alarms: one timer is enough for all of them."""
         head, started_ms = execution.head, execution.started_ms or now_ms
-        due = {Alarm.TIMEOUT: started_ms + head.timeout_ms}
-        if head.deadline_ms:
-            due[Alarm.DEADLINE] = head.deadline_ms
-        if head.mode == "sync" and after is None:
-            due[Alarm.ANNOUNCE] = started_ms + ANNOUNCE_AFTER_MS
-        alarm = min(due, key=lambda one: due[one])
-        return [SetAlarm(head.call_id, alarm, max(0, due[alarm] - now_ms))]
+        alarm, due_ms = Alarm.TIMEOUT, started_ms + head.timeout_ms
+        if head.deadline_ms and head.deadline_ms < due_ms:
+            alarm, due_ms = Alarm.DEADLINE, head.deadline_ms
+        announced_ms = started_ms + ANNOUNCE_AFTER_MS
+        if head.mode == "sync" and after is None and announced_ms < due_ms:
+            alarm, due_ms = Alarm.ANNOUNCE, announced_ms
+        return [SetAlarm(head.call_id, alarm, max(0, due_ms - now_ms))]
 
     # Events of calls.
 

@@ -39,7 +39,7 @@ def _calls(count: int) -> list[events.Waiting]:
     random.seed(1)
     made = []
     for number in range(count):
-        route = random.randrange(200)  # noqa: S311 (no secrets here)
+        route = random.randrange(200)
         memory_mb, cpus = SIZES[route % len(SIZES)]
         head = messages.CallHead(
             call_id=f"call{number}",

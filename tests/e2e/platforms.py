@@ -146,7 +146,7 @@ class Platform:
             "PORT": str(port),
             "LOG_LEVEL": "info",
             "RUNNER_INIT": str(INIT),
-            "RUNNER_FOLDER": f"/tmp/{self.name}",  # paths of sockets must be short
+            "RUNNER_FOLDER": f"/tmp/{self.name}",
         }
         log = self.folder / f"{len(self.services)}-{role}.log"
         service = Service(role, env | self.settings | settings, log, port)

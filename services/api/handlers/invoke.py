@@ -147,7 +147,7 @@ def _whole(reply: messages.Reply, visit: _Visit, total_s: float) -> web.Response
     metrics.CALL_SECONDS.observe(total_s)
     outcome = _carried(reply.outcome)
     if isinstance(outcome, messages.Failed):
-        return _failed(outcome, visit)
+        return _failed(outcome, visit, answers.server_timing(reply, total_s * 1000))
     _count("ok")
     return sending.whole(
         answers.succeeded(visit.call_id, reply, outcome, visit.route, total_s * 1000)
@@ -162,10 +162,12 @@ def _carried(outcome: messages.Outcome) -> messages.Outcome:
     return outcome
 
 
-def _failed(failure: messages.Failed, visit: _Visit) -> web.Response:
+def _failed(failure: messages.Failed, visit: _Visit, timing: str = "") -> web.Response:
     code = failure.code if failure.code in CODES else "internal"
     _count(code)
-    return sending.whole(answers.failed(visit.call_id, code, failure.message, visit.route))
+    return sending.whole(
+        answers.failed(visit.call_id, code, failure.message, visit.route, timing=timing)
+    )
 
 
 async def _in_parts(

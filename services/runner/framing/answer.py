@@ -81,8 +81,8 @@ class Parser(Protocol):
 def excerpt(data: bytes) -> str:
     r"""Return the beginning of `data` as an author can read it and a log can hold it.
 
-    >>> print(excerpt(b"Traceback:\n\xff" + b"x" * 100))
-    b'Traceback:\n\xffxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'...
+    >>> print(excerpt(b"Traceback:\n\xff"))
+    b'Traceback:\n\xff'
     """
     return f"{data[:_EXCERPT_BYTES]!r}{'...' if len(data) > _EXCERPT_BYTES else ''}"
 

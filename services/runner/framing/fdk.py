@@ -28,6 +28,7 @@ from shared import messages, timestamps
 LISTENER = "/tmp/iofs/lsnr.sock"  # noqa: S108 (the contract's own path, in the container)
 
 _PREFIX = "fn-http-h-"
+_CUT = len(_PREFIX)
 _ANSWERED, _FAILED, _TIMED_OUT = 200, 502, 504
 #: What a kit says of a failure is kept up to this.
 _MESSAGE_MAX_BYTES = 512
@@ -37,6 +38,8 @@ _NOT_PREFIXED = fields.REWRITTEN | {"content-type", "host"}
 #: Names that begin so are the platform's; the Python kit would mistake a caller's for ours.
 _RESERVED = "fn-"
 _SOME_BYTES = "application/octet-stream"
+#: A connection may be closed with the answer: the process takes the next one.
+_END = answer.End(reusable=True)
 
 
 def environment(app: str, path: str, memory_mb: int) -> dict[str, str]:
@@ -121,22 +124,20 @@ class Parser:
             case answer.Data():
                 return [] if self._bodiless else [event]
             case answer.End() if self._status != _ANSWERED:
-                return [self._failure(), event]
+                return [self._failure(), _END]
             case _:
-                return [event]
+                return [_END]
 
     def _head(self, head: answer.Head) -> answer.Head:
-        status = _caller_status(fields.first(head.headers, "fn-http-status"))
+        about = {name.lower(): value for name, value in head.headers}
+        status = _caller_status(about.get("fn-http-status", ""))
         self._bodiless = not fields.has_body(status)
-        cut = len(_PREFIX)
+        content_type = about.get(f"{_PREFIX}content-type") or about.get("content-type", "")
         found = [
-            (name[cut:], value)
+            (name[_CUT:], value)
             for name, value in head.headers
-            if name[:cut].lower() == _PREFIX and len(name) > cut
+            if len(name) > _CUT and name[:_CUT].lower() == _PREFIX
         ]
-        content_type = fields.first(found, "content-type") or fields.first(
-            head.headers, "content-type"
-        )
         return answer.Head(status, fields.passed_on(found, content_type), head.streamed)
 
     def _failure(self) -> answer.FunctionFailed:

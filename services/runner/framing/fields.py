@@ -28,6 +28,7 @@ HOP_BY_HOP = frozenset(
 )
 #: Fields of an answer that its next sender writes anew.
 REWRITTEN = HOP_BY_HOP | {"content-length"}
+_REWRITTEN_AND_TYPE = REWRITTEN | {"content-type"}
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if code != ord("\t")}
@@ -88,10 +89,9 @@ def passed_on(found: Iterable[tuple[str, str]], content_type: str) -> Fields:
     >>> passed_on([("X-A", "1"), ("Connection", "close"), ("content-type", "a/b")], "text/plain")
     (('Content-Type', 'text/plain'), ('X-A', '1'))
     """
-    dropped = REWRITTEN | {"content-type"} if content_type else REWRITTEN
-    own = [("Content-Type", content_type)] if content_type else []
-    kept = [(name, value) for name, value in found if name.lower() not in dropped]
-    return tuple((name, clean(value)) for name, value in own + kept)
+    dropped = _REWRITTEN_AND_TYPE if content_type else REWRITTEN
+    kept = [(name, clean(value)) for name, value in found if name.lower() not in dropped]
+    return (("Content-Type", clean(content_type)), *kept) if content_type else tuple(kept)
 
 
 def has_body(status: int) -> bool:

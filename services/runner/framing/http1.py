@@ -31,6 +31,8 @@ _NAMES = 512
 _PLAIN_CONNECTION = frozenset({b"", b"close", b"keep-alive"})
 _DROPPED = frozenset(name.encode() for name in fields.REWRITTEN | {"task-id"})
 _SWITCHING_PROTOCOLS = 101
+#: Made once, by `reusable`.
+_ENDS = (answer.End(reusable=False), answer.End(reusable=True))
 
 
 def request(head: messages.CallHead, parcel: messages.Parcel, deadline_ms: int) -> bytes:
@@ -93,7 +95,7 @@ class Parser:
         if message.head is None or message.framed:
             raise answer.unfinished(begun=self._head_left < fields.HEAD_MAX_BYTES)
         message.complete = True
-        return [answer.End(reusable=False)]
+        return [_ENDS[False]]
 
     def _feed_head(self, data: bytes) -> bytes:
         """Feed what may still be header; return what comes after those bytes."""
@@ -105,7 +107,8 @@ class Parser:
         return rest
 
     def _events(self, fed_bytes: int) -> list[Event]:
-        message, events = self._message, list[Event]()
+        message = self._message
+        events: list[Event] = []
         if message.head is not None and not self._head_told:
             self._head_told = True
             events.append(message.head)
@@ -116,7 +119,7 @@ class Parser:
             self._count_idle(fed_bytes)
         if message.complete:
             message.release()
-            events.append(answer.End(message.reusable))
+            events.append(_ENDS[message.reusable])
         return events
 
     def _count_idle(self, fed_bytes: int) -> None:
@@ -132,7 +135,6 @@ class _Message:
         "_body",
         "_call_id",
         "_fields",
-        "_fields_left",
         "_http",
         "complete",
         "framed",
@@ -148,8 +150,8 @@ class _Message:
         #: Whether the end of the body can be told without the end of the output.
         self.framed = True
         self._call_id = call_id
+        #: Of the header and, after it, of the trailer, which nobody gets.
         self._fields: list[tuple[bytes, bytes]] = []
-        self._fields_left = fields.FIELDS_MAX
         self._body: list[bytes] = []
         self._http = HttpResponseParser(self)
         # Go's readers take a line that ends in LF alone, and so did IronFunctions.
@@ -181,17 +183,15 @@ class _Message:
             raise BadAnswer("The function answered twice: another answer follows the first")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields_left -= 1
-        if self._fields_left < 0:
+        if len(self._fields) == fields.FIELDS_MAX:
             raise BadAnswer(f"The answer has more than {fields.FIELDS_MAX} header fields")
-        if self.head is None:
-            self._fields.append((name, value))
+        self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._http.get_status_code()
         if fields.is_final(status):
             self._begin(status, {name.lower(): value for name, value in self._fields})
-        elif 100 <= status < _SWITCHING_PROTOCOLS or _SWITCHING_PROTOCOLS < status < 200:  # noqa: PLR2004
+        elif status // 100 == 1 and status != _SWITCHING_PROTOCOLS:
             self._fields.clear()
         else:
             raise BadAnswer(f"The answer's status is {status}: not one a caller can be given")
@@ -205,11 +205,12 @@ class _Message:
     def _begin(self, status: int, about: Mapping[bytes, bytes]) -> None:
         """Make the head; `about` has the fields by their names in lower case."""
         self._check(about)
-        chunked = b"transfer-encoding" in about
-        self.framed = chunked or b"content-length" in about or not fields.has_body(status)
+        bodiless, chunked = not fields.has_body(status), b"transfer-encoding" in about
+        self.framed = bodiless or chunked or b"content-length" in about
         self.reusable = self._http.should_keep_alive()
         media = about.get(b"content-type", b"").lower()
-        streamed = chunked or not self.framed or media.startswith(b"text/event-stream")
+        as_produced = chunked or not self.framed or media.startswith(b"text/event-stream")
+        streamed = as_produced and not bodiless
         dropped = _dropped(about.get(b"connection", b"").lower())
         passed_on = [
             (name.decode(), fields.text(value))

@@ -63,8 +63,9 @@ static void receive(struct frame *frame, int fds[3], int *count)
     *count = 0;
     while (got < sizeof *frame) {
         struct iovec part = {(char *)frame + got, sizeof *frame - got};
+        /* The space is rounded up, and then has room for a fourth; the length has not. */
         struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space,
-                                 .msg_controllen = sizeof control.space};
+                                 .msg_controllen = CMSG_LEN(3 * sizeof(int))};
         ssize_t size = recvmsg(runner, &message, MSG_CMSG_CLOEXEC);
         if (size <= 0)
             exit(0);
@@ -130,7 +131,7 @@ static int spawn(const int fds[3])
     posix_spawnattr_t attributes;
     sigset_t none, all;
     sigemptyset(&none);
-    sigfillset(&all);
+    memset(&all, 0xff, sizeof all); /* sigfillset leaves out two, which would then be ignored. */
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     posix_spawnattr_setsigmask(&attributes, &none);
@@ -186,10 +187,10 @@ static void start(const struct frame *frame, const int fds[3])
 static void finish(int status, long peak_kib)
 {
     static long kills_before;
-    long kills = oom_kills();
     do
         kill(-1, SIGKILL);
     while (wait(NULL) > 0 || errno != ECHILD);
+    long kills = oom_kills();
     function = 0;
     tell_end(0, status, kills - kills_before, peak_kib);
     kills_before = kills;

@@ -113,6 +113,14 @@ def test_a_failure_says_what_and_whose_fault(code: str) -> None:
     assert ("Retry-After" in headers) is (row.retry_after_s is not None)
 
 
+def test_a_failure_of_a_call_that_ran_says_where_the_time_went() -> None:
+    answer = answers.failed(
+        "id", "exit", "exit code 3", answers.RouteHeaders(), timing="queue;dur=1.0"
+    )
+    assert ("Server-Timing", "queue;dur=1.0") in answer.headers
+    assert [name for name, _ in answer.headers].count("X-Call-Id") == 1
+
+
 def test_an_async_call_gets_its_id() -> None:
     answer = answers.accepted("id", answers.RouteHeaders())
     assert (answer.status, json.loads(answer.body)) == (202, {"call_id": "id"})

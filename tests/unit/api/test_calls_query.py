@@ -21,6 +21,11 @@ def test_all_filters_at_once() -> None:
     assert calls.wanted(query) == (expected, 7)
 
 
+@pytest.mark.parametrize("written", ["/a/b", "a/b", "//a/b/", "/a/./b"])
+def test_a_route_is_found_by_every_spelling_of_its_path(written: str) -> None:
+    assert calls.wanted({"route": written})[0] == Filter(path="/a/b")
+
+
 def test_no_filter_is_the_newest_hundred() -> None:
     assert calls.wanted({}) == (Filter(), 100)
 

@@ -5,7 +5,7 @@ import pytest
 from services.api import invocation, plans
 from services.api.models import Route
 from services.api.problems import TooLarge
-from shared import messages
+from shared import environment, messages
 
 LIMITS = invocation.Limits(environment_max_bytes=256 * 1024, capacity_wait_ms=30_000)
 
@@ -77,10 +77,17 @@ def test_an_environment_of_just_its_limit_fits() -> None:
 
 
 def test_what_a_header_overrides_is_not_counted() -> None:
-    big = "x" * 200_000
-    plan = a_plan(a_route(config={"HEADER_X": big}))
-    parcel = invocation.parcel("id", plan, a_caller(headers=[("X", big)]), LIMITS)
+    big = "x" * 100_000
+    plan = a_plan(a_route(config={"HEADER_X": big, "HEADER_Y": big}))
+    caller = a_caller(headers=[("X", big), ("Y", big)])
+    parcel = invocation.parcel("id", plan, caller, LIMITS)
     assert parcel.call_env["HEADER_X"] == big
+
+
+def test_a_variable_that_no_process_can_have_is_the_callers_fault_not_exit_code_1() -> None:
+    caller = a_caller(headers=[("X", "x" * environment.VARIABLE_MAX_BYTES)])
+    with pytest.raises(TooLarge, match=r"^HEADER_X in the environment .* 131072 bytes"):
+        invocation.parcel("id", a_plan(a_route()), caller, LIMITS)
 
 
 def test_a_sync_call_has_a_deadline_and_an_async_one_has_none() -> None:

@@ -47,12 +47,20 @@ def test_one_comma_too_many_is_forgiven(value: object) -> None:
         (b'{"a": "\xff"}', "line 1 column 8"),
         (b"[" * 100_000, "nested too deeply"),
         (b"1" * 5000, "a number is too long"),
+        (b"[" * 600 + b'"\\u0041"' + b"]" * 600, "nested too deeply"),
     ],
 )
 def test_other_text_is_refused_with_its_place(text: bytes, where: str) -> None:
     with pytest.raises(BadRequest, match=r"^Invalid JSON: ") as refused:
         jsontext.parse(text)
     assert where in refused.value.message
+
+
+@pytest.mark.parametrize("end", [b"", b"\\"])
+def test_quotes_in_a_string_that_nobody_closes_are_read_once(end: bytes) -> None:
+    """Each quote used to be taken for a beginning: a megabyte took hours, and the loop stood."""
+    with pytest.raises(BadRequest, match="line 1 column 6: Unterminated string"):
+        jsontext.parse(b'{"a":"' + b'\\"' * 500_000 + end)
 
 
 def test_half_a_surrogate_pair_is_replaced() -> None:
@@ -74,11 +82,20 @@ def test_wrong_types_are_named_with_the_fix() -> None:
     }
 
 
+def test_a_wrong_value_that_is_large_or_deep_is_not_repeated() -> None:
+    deep = b'{"route": {"config": {"N": ' + b"[" * 950 + b"]" * 950 + b"}}}"
+    with pytest.raises(BadRequest) as refused:
+        reading.sent(deep, "route", schemas.RouteFields(), "Missing")
+    assert refused.value.message == ('Invalid JSON: route.config.N must be a string: write "..."')
+
+
 @pytest.mark.parametrize(
     ("fields", "failure"),
     [
         ({"path": "/%zz"}, "Path malformed"),
         ({"path": "/a?b"}, "Path malformed"),
+        ({"path": "/a%00b"}, "Path malformed"),
+        ({"path": "/a%0Ab"}, "Path malformed"),
         ({"path": "/%3Aa"}, "Dynamic URL is not allowed"),
         ({"memory": 5}, "Invalid route Memory: from 6 to 1048576 MB"),
         ({"timeout": 10**12}, "Invalid route timeout: from 1 to 86400 seconds"),
@@ -99,7 +116,9 @@ def test_routes_that_break_rules(fields: dict[str, Any], failure: str) -> None:
     assert failure in refused.value.message
 
 
-@pytest.mark.parametrize("config", [{"": "1"}, {"A=B": "1"}, {"A": "\0"}, {"A": "x" * 2**18}])
+@pytest.mark.parametrize(
+    "config", [{"": "1"}, {"A=B": "1"}, {"A": "\0"}, {"A": "x" * 2**17}, {"A": "x" * 2**18}]
+)
 def test_config_that_is_no_environment(config: dict[str, str]) -> None:
     with pytest.raises(validation.Invalid, match="Invalid app config"):
         validation.check_app(App("myapp", config))

@@ -45,8 +45,8 @@ def test_exit_codes(result: runs.Result, code: str, message: str, exit_code: int
     ("ending", "code", "words"),
     [
         (runs.BadAnswer("it wrote x"), "bad_answer", "it wrote x"),
-        (runs.SaysFailed("no luck", timed_out=False), "failed", "no luck"),
-        (runs.SaysFailed("slow", timed_out=True), "timeout", "Timed out"),
+        (runs.SaysFailed(timed_out=False), "failed", "its log has more"),
+        (runs.SaysFailed(timed_out=True), "timeout", "Timed out"),
         (runs.Overflowed(8), "response_too_large", "limit of 8 bytes"),
         (runs.TooLarge("128 KiB"), "too_large", "cannot be given this environment: 128 KiB"),
         (runs.Interrupted("away"), "unavailable", "away"),

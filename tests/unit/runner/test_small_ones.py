@@ -97,8 +97,8 @@ def test_an_engine_is_never_asked_for_less_memory_than_it_gives() -> None:
 
 def test_only_a_function_that_listens_has_a_folder_for_its_socket() -> None:
     tmpfs = sandbox(format="http-stream")["HostConfig"]["Tmpfs"]
-    assert list(tmpfs) == ["/tmp/iofs"]  # noqa: S108 (in the sandbox)
-    assert {"noexec", "nosuid", "nodev"} <= set(tmpfs["/tmp/iofs"].split(","))  # noqa: S108
+    assert list(tmpfs) == ["/tmp/iofs"]
+    assert {"noexec", "nosuid", "nodev"} <= set(tmpfs["/tmp/iofs"].split(","))
 
 
 def test_a_disk_quota_is_asked_for_only_if_set() -> None:
