@@ -4,6 +4,8 @@ The sandbox's first process starts it, and tells its end when everything that it
 gone as well: so what the pipes hold then is all there will be.
 """
 
+import errno
+
 from services.runner import environment, pipes, processes, protocol, runs
 from services.runner.link import Link
 from services.runner.output import Bounds, Output
@@ -49,8 +51,10 @@ class FreshProcesses:
         output = Output(job, self._digest, self._bounds)
         try:
             ours = processes.start(self._link, protocol.environment_block(variables))
-        except ValueError as error:
-            sink.done(output.result(runs.TooLarge(str(error))), reusable=True)
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+            sink.done(output.result(runs.TooLarge(error.strerror)), reusable=True)
             return
         self._run = _Run(sink, output, ours, self._take)
         self._run.feed(parcel.payload)

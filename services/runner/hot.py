@@ -7,6 +7,7 @@ bytes of one call must not be taken for another's.
 """
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable, Mapping
 
@@ -98,8 +99,10 @@ class HotProcess:
         """Start the process, and return when it can be called. Raises `Unready`."""
         try:
             ours = processes.start(self._link, protocol.environment_block(self._variables))
-        except ValueError as error:
-            raise Unready(runs.TooLarge(str(error)), b"") from error
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+            raise Unready(runs.TooLarge(error.strerror), b"") from error
         self._logs.append(pipes.Reader(ours.stderr, self._log))
         if self._framing.listener:
             os.close(ours.stdin)

@@ -22,7 +22,7 @@ class Pipes:
 def start(link: Link, environment: bytes) -> Pipes:
     """Have a sandbox's first process start the image's command.
 
-    Raises OSError without files, and ValueError for an environment that is too long.
+    Raises OSError if no files are left, or (E2BIG) if the environment is too long.
     """
     frame = protocol.start(environment)
     opened: list[int] = []

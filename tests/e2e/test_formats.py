@@ -100,7 +100,7 @@ async def test_a_second_answer_while_idle_reaches_nobody(
 
     async def sandbox_left() -> bool:
         runners = (await client.get("/v1/runners")).json()["runners"]
-        here = [s for r in runners for s in r["sandboxes"] if s["app"] == app]
+        here = [s for r in runners for s in r["sandboxes"] if s["app_name"] == app]
         return not any(s["idle"] + s["busy"] for s in here)
 
     await eventually(sandbox_left, 20)
@@ -152,7 +152,7 @@ async def test_a_long_stream_passes_whole_to_a_slow_reader(
     client: Client, app: str, hot_image: str, http: aiohttp.ClientSession
 ) -> None:
     path = await client.deploy(app, "/hot", hot_image, format="http")
-    body = json.dumps({"do": "flood", "bytes": 32 * MIB})
+    body = json.dumps({"do": "flood", "size": 32 * MIB})
     read = 0
     async with http.post(client.url + path, data=body) as answer:
         async for piece in answer.content.iter_any():

@@ -22,7 +22,7 @@ DIARY = "cat /tmp/diary 2>/dev/null; echo $CALL_ID >> /tmp/diary; (sleep 1000 &)
 async def sandboxes(client: Client, app: str) -> dict[str, int]:
     """Return how many sandboxes of an app there are, by their state."""
     runners = (await client.get("/v1/runners")).json()["runners"]
-    of_app = [s for runner in runners for s in runner["sandboxes"] if s["app"] == app]
+    of_app = [s for runner in runners for s in runner["sandboxes"] if s["app_name"] == app]
     return {state: sum(s[state] for s in of_app) for state in ("idle", "busy", "starting")}
 
 
@@ -48,7 +48,7 @@ async def test_isolation_by_call_shows_nothing_of_an_earlier_call(
 async def test_a_call_leaves_no_process_to_the_next(
     client: Client, app: str, function_image: Image
 ) -> None:
-    script = "ls -d /proc/[0-9]* | wc -l; (sleep 1000 >/dev/null 2>&1 &); exit 0"
+    script = "set -- /proc/[0-9]*; echo $#; (sleep 1000 >/dev/null 2>&1 &); exit 0"
     path = await client.deploy(app, "/x", function_image(script))
     counts = [(await client.post(path)).text for _ in range(4)]
     assert len(set(counts)) == 1, counts
