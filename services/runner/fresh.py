@@ -4,8 +4,6 @@ The sandbox's first process starts it, and tells its end when everything that it
 gone as well: so what the pipes hold then is all there will be.
 """
 
-import errno
-
 from services.runner import environment, pipes, processes, protocol, runs
 from services.runner.link import Link
 from services.runner.output import Bounds, Output
@@ -45,17 +43,11 @@ class FreshProcesses:
         """Return at once: each call brings its process."""
 
     def run(self, job: runs.Job, sink: runs.Sink) -> None:
-        """Run a call; `sink` is told of its end."""
+        """Run a call; `sink` is told of its end. Raises as `processes.start`."""
         parcel = job.parcel
         variables = environment.assemble(parcel.config_env, parcel.call_env, job.ends_ms)
         output = Output(job, self._digest, self._bounds)
-        try:
-            ours = processes.start(self._link, protocol.environment_block(variables))
-        except OSError as error:
-            if error.errno != errno.E2BIG:
-                raise
-            sink.done(output.result(runs.TooLarge(error.strerror)), reusable=True)
-            return
+        ours = processes.start(self._link, protocol.environment_block(variables))
         self._run = _Run(sink, output, ours, self._take)
         self._run.feed(parcel.payload)
 

@@ -7,7 +7,6 @@ bytes of one call must not be taken for another's.
 """
 
 import asyncio
-import errno
 import os
 from collections.abc import Callable, Mapping
 
@@ -100,9 +99,7 @@ class HotProcess:
         try:
             ours = processes.start(self._link, protocol.environment_block(self._variables))
         except OSError as error:
-            if error.errno != errno.E2BIG:
-                raise
-            raise Unready(runs.TooLarge(error.strerror), b"") from error
+            raise Unready(processes.unstarted(error), b"") from error
         self._logs.append(pipes.Reader(ours.stderr, self._log))
         if self._framing.listener:
             os.close(ours.stdin)
@@ -114,7 +111,9 @@ class HotProcess:
     async def _until_it_listens(self, listener: str) -> None:
         try:
             async with asyncio.timeout(LISTEN_S):
-                while not await self._tries_to_connect(listener):
+                while True:
+                    if await self._tries_to_connect(listener):
+                        return
                     await asyncio.sleep(_CONNECT_EVERY_S)
         except TimeoutError as error:
             why = f"it did not listen at FN_LISTENER within {LISTEN_S:g} s"

@@ -41,6 +41,13 @@ def start(link: Link, environment: bytes) -> Pipes:
     return Pipes(*opened[1::2])
 
 
+def unstarted(error: OSError) -> runs.TooLarge | runs.Broken:
+    """Return what it means that a process could not even be asked for."""
+    if error.errno == errno.E2BIG:
+        return runs.TooLarge(str(error.strerror))
+    return runs.Broken(f"The runner lacks what it takes: {error}")
+
+
 def ending(told: protocol.Ended) -> runs.Exited | runs.ImageUnusable | runs.TooLarge:
     """Return what the end of a process means.
 

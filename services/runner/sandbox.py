@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from services.runner import containers, engine, metrics, namespaces, protocol, runs
+from services.runner import containers, engine, metrics, namespaces, processes, protocol, runs
 from services.runner.framing import formats
 from services.runner.fresh import FreshProcesses
 from services.runner.holders import Holders
@@ -124,10 +124,10 @@ class Sandbox:
         try:
             self._driver.run(job, sink)
         except OSError as error:
-            # No file descriptors or no memory are left to this runner.
-            log.exception("run_broken", call_id=job.head.call_id)
-            broken = runs.Broken(f"The runner lacks what it takes: {error}")
-            sink.done(runs.Result(broken, digest=self.digest), reusable=False)
+            unstarted = processes.unstarted(error)
+            if isinstance(unstarted, runs.Broken):
+                log.exception("run_broken", call_id=job.head.call_id)
+            sink.done(runs.Result(unstarted, digest=self.digest), reusable=False)
 
     def more(self, taken_bytes: int) -> None:
         """Let an answer go on, of which so many bytes were taken."""
