@@ -45,8 +45,10 @@ class _Run:
         self.failed: runs.SaysFailed | None = None
         #: Whether the answer is handed on in parts.
         self.streamed = False
-        #: Bytes handed on that their caller has not taken yet.
-        self.in_flight = 0
+        #: Whether anything has come from the process.
+        self.heard = False
+        #: Bytes handed on, and how many of them their caller has taken.
+        self.passed_bytes = self.taken_bytes = 0
         #: What the pipe had taken before this call.
         self.accepted_before = 0
         #: Rings if nothing more is heard of a process whose output has ended.
@@ -177,11 +179,11 @@ class HotProcess:
             self._broke_off(self._run, why)
 
     def more(self, taken_bytes: int) -> None:
-        """Go on reading an answer, of which its caller has taken so many bytes more."""
+        """Go on reading an answer, of which its caller has taken so many bytes in all."""
         run = self._run
         if run is not None and self._answers is not None:
-            run.in_flight -= taken_bytes
-            if run.in_flight < streaming.WINDOW_BYTES:
+            run.taken_bytes = max(run.taken_bytes, taken_bytes)
+            if run.passed_bytes - run.taken_bytes < streaming.WINDOW_BYTES:
                 self._answers.resume()
 
     def abandon(self, ending: runs.Ending) -> bool:
@@ -218,11 +220,30 @@ class HotProcess:
 
     def _take(self, data: bytes) -> None:
         run = self._run
-        if run is not None:
+        if run is not None and self._is_unasked(run):
+            self._refuse_unasked(run, data)
+        elif run is not None:
             self._parse(run, lambda: run.parser.feed(data))
         elif data.strip(b"\r\n"):
             said = answer.excerpt(data)
             self._is_useless(runs.BadAnswer(f"it wrote {said} without being asked"))
+
+    def _is_unasked(self, run: _Run) -> bool:
+        """Say whether what comes first cannot be an answer: nothing of the call has been read."""
+        if run.heard:
+            return False
+        run.heard = True
+        return self._unread(run)
+
+    def _refuse_unasked(self, run: _Run, data: bytes) -> None:
+        """End a call on whose pipe something else came: an earlier call's second answer, perhaps."""
+        why = runs.BadAnswer(f"it wrote {answer.excerpt(data)} without being asked")
+        if run.accepted_before:
+            self._useless = why
+            self._forget(run)
+            run.sink.refused()
+        else:
+            self._finish(why, reusable=False)
 
     def _parse(self, run: _Run, parse: Callable[[], list[answer.Event]]) -> None:
         try:
@@ -257,8 +278,9 @@ class HotProcess:
         if not (run.output.pass_on if run.streamed else run.output.take)(data):
             self._finish(run.output.overflowed(streamed=run.streamed), reusable=False)
         elif run.streamed:
-            run.in_flight += len(data)
-            if run.in_flight >= streaming.WINDOW_BYTES and self._answers is not None:
+            run.passed_bytes += len(data)
+            full = run.passed_bytes - run.taken_bytes >= streaming.WINDOW_BYTES
+            if full and self._answers is not None:
                 self._answers.pause()
             run.sink.data(data)
 
@@ -304,10 +326,13 @@ class HotProcess:
 
     def _unseen(self, run: _Run) -> bool:
         """Say whether the process was of use before and has read nothing of this call."""
-        if self._requests is None or self._framing.listener or run.head is not None:
+        return run.accepted_before > 0 and run.head is None and self._unread(run)
+
+    def _unread(self, run: _Run) -> bool:
+        """Say whether the process has read nothing of a call."""
+        if self._requests is None or self._framing.listener:
             return False
-        before = run.accepted_before
-        return before > 0 and self._requests.unread() == self._requests.accepted - before
+        return self._requests.unread() == self._requests.accepted - run.accepted_before
 
     def _death(self) -> runs.Ending:
         assert self._end is not None  # noqa: S101 (asked once it has ended)
