@@ -283,20 +283,19 @@ class Pool:
         self._back_off(box, now_ms)
         self._leave(box)
 
-    def lost(self, sandbox_id: str, now_ms: int) -> None:
-        """Note that a sandbox is of no use any more, whatever it was doing: it is to be removed.
+    def refused(self, sandbox_id: str) -> None:
+        """Note that a sandbox was of no use for the call it was given."""
+        self._leave(self._boxes[sandbox_id])
 
-        Of one that is still being started `ready` or `failed` is to follow: it goes then.
+    def lost(self, sandbox_id: str, now_ms: int) -> None:
+        """Note that a sandbox is of no use any more.
+
+        One that is started or busy goes when the word on that has come.
         """
         box = self._boxes[sandbox_id]
-        if box.phase is Phase.LEAVING:
-            return
-        if box.phase is Phase.STARTING:
-            box.retired = True
-            return
-        if not box.used:
+        if box.phase is Phase.IDLE and not box.used:
             self._back_off(box, now_ms)
-        self._leave(box)
+        self._retire(box)
 
     def gone(self, sandbox_id: str) -> None:
         """Note that nothing is left of a sandbox."""
@@ -355,7 +354,7 @@ class Pool:
             for group in changed:
                 self._serve(group, now_ms, actions)
             for group in changed:
-                if group.kind.least or group.kind.once:
+                if group.least or group.kind.once:
                     self._start_ahead(group, now_ms, actions)
                 if not group.idle:
                     self._forget_empty(group)
