@@ -267,7 +267,7 @@ class HotProcess:
         return not run.asked or self._unread(run)
 
     def _refuse_unasked(self, run: _Run, data: bytes) -> None:
-        """End a call on whose pipe something else came: perhaps another answer to an earlier one."""
+        """End a call on whose pipe something else came: perhaps an earlier answer once more."""
         why = runs.BadAnswer(f"it wrote {answer.excerpt(data)} without being asked")
         if run.accepted_before:
             self._useless = why
