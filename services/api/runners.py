@@ -53,7 +53,9 @@ def decoded(raw: dict[bytes, bytes]) -> tuple[list[messages.Heartbeat], int]:
             beats.append(messages.decode(value, messages.Heartbeat))
         except Undecodable as error:
             UNDECODABLE.labels(stream="runners").inc()
-            log.warning("heartbeat_undecodable", runner=name.decode(), error=str(error))
+            log.warning(
+                "heartbeat_undecodable", runner=name.decode(errors="replace"), error=str(error)
+            )
     return sorted(beats, key=lambda beat: beat.runner_id), len(raw) - len(beats)
 
 

@@ -103,7 +103,7 @@ class WantedRoutes:
 
 
 def _app(field: bytes) -> str:
-    return field.partition(b"\n")[0].decode()
+    return field.partition(b"\n")[0].decode(errors="replace")
 
 
 def _changes(

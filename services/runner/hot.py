@@ -21,6 +21,10 @@ from shared import streaming
 LISTEN_S, _CONNECT_EVERY_S = 30.0, 0.005
 #: The word of a process's end may come so much later than the end of its output, in seconds.
 _END_SLACK_S = 0.5
+#: So many calls a process must answer as it should before it is trusted to have done with one call
+#: when it has answered it; and how often it is looked whether it reads, in seconds.
+_PROBATION_CALLS = 16
+_LOOK_FIRST_S, _LOOK_LONGEST_S = 0.0001, 0.01
 #: How much of what a process says at its start is kept for the log of its first call.
 _EARLY_LOG_BYTES = 16 * 1024
 _CLOSED = runs.BadAnswer("it closed its standard output")
@@ -46,12 +50,14 @@ class _Run:
         self.failed: runs.SaysFailed | None = None
         #: Whether the answer is handed on in parts.
         self.streamed = False
-        #: Bytes handed on that their caller has not taken yet.
-        self.in_flight = 0
+        #: Whether all of the call has been written, and whether anything has come since.
+        self.asked = self.heard = False
+        #: When to look again whether the process reads.
+        self.look: asyncio.TimerHandle | None = None
+        #: Bytes handed on, and how many of them their caller has taken.
+        self.passed_bytes = self.taken_bytes = 0
         #: What the pipe had taken before this call.
         self.accepted_before = 0
-        #: Whether anything of an answer has come.
-        self.begun = False
         #: Rings if nothing more is heard of a process whose output has ended.
         self.patience: asyncio.TimerHandle | None = None
 
@@ -82,6 +88,8 @@ class HotProcess:
         self._loop = asyncio.get_running_loop()
         self._run: _Run | None = None
         self._used = False
+        #: Calls that it has answered as it should.
+        self._trusted = 0
         #: Why it is of no use, once it is.
         self._useless: runs.Ending | None = None
         self._end: protocol.Ended | None = None
@@ -188,7 +196,34 @@ class HotProcess:
         assert self._requests is not None  # noqa: S101 (opened)
         job = run.job
         run.accepted_before = self._requests.accepted
-        self._requests.write(self._framing.request(job.head, job.parcel, job.ends_ms))
+        request = self._framing.request(job.head, job.parcel, job.ends_ms)
+        if self._framing.listener or self._trusted >= _PROBATION_CALLS:
+            run.asked = True
+            self._write(run, request)
+        else:
+            self._write(run, request[:1])
+            self._ask_once_it_reads(run, request[1:], _LOOK_FIRST_S)
+
+    def _ask_once_it_reads(self, run: _Run, rest: bytes, pause_s: float) -> None:
+        """Send the rest of a call to a process that is not trusted yet, once it waits for calls.
+
+        Then it has done with the call before. What it wrote since its answer to that, a second one
+        perhaps, is in the pipe by now, and is not taken for the answer to this call.
+        """
+        if run is not self._run or self._requests is None or self._answers is None:
+            return
+        if self._requests.unread():
+            later_s = min(2 * pause_s, _LOOK_LONGEST_S)
+            run.look = self._loop.call_later(pause_s, self._ask_once_it_reads, run, rest, later_s)
+            return
+        self._answers.drain()
+        if run is self._run:
+            run.asked = True
+            self._write(run, rest)
+
+    def _write(self, run: _Run, data: bytes) -> None:
+        assert self._requests is not None  # noqa: S101 (opened)
+        self._requests.write(data)
         if self._requests.broken and self._unread(run):
             self._cut_off(run, "it closed its standard input")
 
@@ -206,11 +241,11 @@ class HotProcess:
             self._cut_off(run, why)
 
     def more(self, taken_bytes: int) -> None:
-        """Go on reading an answer, of which its caller has taken so many bytes more."""
+        """Go on reading an answer, of which its caller has taken so many bytes in all."""
         run = self._run
         if run is not None and self._answers is not None:
-            run.in_flight -= taken_bytes
-            if run.in_flight < streaming.WINDOW_BYTES:
+            run.taken_bytes = max(run.taken_bytes, taken_bytes)
+            if run.passed_bytes - run.taken_bytes < streaming.WINDOW_BYTES:
                 self._answers.resume()
 
     def abandon(self, ending: runs.Ending) -> bool:
@@ -248,15 +283,31 @@ class HotProcess:
 
     def _take(self, data: bytes) -> None:
         run = self._run
-        said = data.strip(b"\r\n")
-        if run is not None:
-            if said and not run.begun and self._unread(run):
-                self._broke_off(run, "it answered before it had read anything of the call")
-            run.begun = run.begun or bool(said)
+        said = bool(data.strip(b"\r\n"))
+        if run is not None and said and self._is_unasked(run):
+            self._refuse_unasked(run, data)
+        elif run is not None:
             self._parse(run, lambda: run.parser.feed(data))
         elif said:
-            shown = answer.excerpt(data)
-            self._is_useless(runs.BadAnswer(f"it wrote {shown} without being asked"))
+            self._is_useless(_unasked(data))
+
+    def _is_unasked(self, run: _Run) -> bool:
+        """Say whether what comes first cannot be an answer: nothing of the call has been read."""
+        if run.heard:
+            return False
+        run.heard = True
+        return not run.asked or self._unread(run)
+
+    def _refuse_unasked(self, run: _Run, data: bytes) -> None:
+        """End a call on whose pipe something else came: perhaps an earlier answer once more."""
+        self._drain_logs()
+        why = _unasked(data)
+        if run.accepted_before:
+            self._useless = why
+            self._forget(run)
+            run.sink.refused()
+        else:
+            self._finish(why, reusable=False)
 
     def _parse(self, run: _Run, parse: Callable[[], list[answer.Event]]) -> None:
         if run is not self._run:
@@ -293,8 +344,9 @@ class HotProcess:
         if not (run.output.pass_on if run.streamed else run.output.take)(data):
             self._finish(run.output.overflowed(streamed=run.streamed), reusable=False)
         elif run.streamed:
-            run.in_flight += len(data)
-            if run.in_flight >= streaming.WINDOW_BYTES and self._answers is not None:
+            run.passed_bytes += len(data)
+            full = run.passed_bytes - run.taken_bytes >= streaming.WINDOW_BYTES
+            if full and self._answers is not None:
                 self._answers.pause()
             run.sink.data(data)
 
@@ -305,6 +357,7 @@ class HotProcess:
         if run.failed is not None:
             ending = run.failed
         elif run.head is not None:
+            self._trusted += 1
             ending = runs.Answered(run.head.status, run.head.headers, run.streamed)
         # What it has not read of this call it would take for the next; a connection is not reused.
         reusable = bool(self._framing.listener) or (
@@ -350,13 +403,14 @@ class HotProcess:
 
     def _unseen(self, run: _Run) -> bool:
         """Say whether the process was of use before and knows nothing of this call."""
-        return self._used and self._unread(run)
+        if self._requests is None:
+            return self._used
+        begun = run.asked and not self._unread(run)
+        return run.accepted_before > 0 and run.head is None and not begun
 
     def _unread(self, run: _Run) -> bool:
         """Say whether the process has read nothing of a call; nobody can tell of a connection."""
-        if self._requests is None:
-            return True
-        if self._framing.listener:
+        if self._requests is None or self._framing.listener:
             return False
         return self._requests.unread() == self._requests.accepted - run.accepted_before
 
@@ -385,7 +439,12 @@ class HotProcess:
 
     def _forget(self, run: _Run) -> None:
         self._run = None
-        if run.patience is not None:
-            run.patience.cancel()
+        for timer in (run.patience, run.look):
+            if timer is not None:
+                timer.cancel()
         if self._framing.listener:
             self._hang_up()
+
+
+def _unasked(data: bytes) -> runs.BadAnswer:
+    return runs.BadAnswer(f"it wrote {answer.excerpt(data)} without being asked")

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from openapi_core import OpenAPI
@@ -12,6 +13,7 @@ from openapi_spec_validator import validate
 from services.api.app import build_app, documented_paths
 from services.api.handlers import meta
 from services.api.settings import Settings
+from shared import keys, messages, streams
 from tests.conftest import eventually
 from tests.integration.api.conftest import Client, Replica
 from tests.integration.api.invoking import Api
@@ -55,6 +57,9 @@ VISITS: list[tuple[str, str, object, int]] = [
     ("DELETE", "/v1/apps/myapp/routes/hello", None, 404),
     ("GET", "/v1/apps/myapp/calls", None, 200),
     ("GET", "/v1/calls/none", None, 404),
+    ("GET", "/v1/runners", None, 200),
+    ("GET", "/v1/runners?limit=1", None, 200),
+    ("GET", "/v1/runners?cursor=x", None, 400),
     ("DELETE", "/v1/apps/myapp", None, 200),
 ]
 
@@ -77,7 +82,11 @@ async def visited(client: Client, spec: OpenAPI, visit: tuple[str, str, object, 
         )
 
 
-async def test_what_is_answered_is_what_is_documented(client: Client) -> None:
+async def test_what_is_answered_is_what_is_documented(client: Client, redis: streams.Redis) -> None:
+    beat = messages.Heartbeat("r", "e", 1, 1024, 2.0, "x86_64", images=("i",))
+    counts = (messages.SandboxCount("myapp", "/hello", "key", 1, 0, 0),)
+    beat = msgspec.structs.replace(beat, sandboxes=counts)
+    await redis.hset(keys.RUNNERS, "r", messages.encode(beat))
     async with client.get("/openapi.json") as answer:
         document: Any = await answer.json()
     validate(document)

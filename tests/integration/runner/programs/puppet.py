@@ -128,7 +128,8 @@ def serve_standard(make):
     start(channel)
     while True:
         if unread:
-            os.read(0, unread)
+            while unread:
+                unread -= len(os.read(0, unread))
             channel.answer(b"unread")
             time.sleep(600)
         elif not handle(channel):
