@@ -298,13 +298,14 @@ class Sandboxes:
         """Make the folder in which the sandbox finds our init and the socket to us."""
         making = asyncio.create_task(asyncio.to_thread(self._make_folder, sandbox.folder))
         try:
-            await asyncio.shield(making)
+            try:
+                await asyncio.shield(making)
+            finally:
+                # If this is cancelled meanwhile: what comes to be must be there to be removed.
+                await asyncio.wait({making})
             return Listener(sandbox.folder / _SOCKET)
         except OSError as error:
             raise Unopened(runs.Broken(f"The runner cannot use RUNNER_FOLDER: {error}")) from error
-        finally:
-            # If this is cancelled meanwhile: what comes to be must be there when it is removed.
-            await asyncio.wait({making})
 
     def _make_folder(self, folder: Path) -> None:
         folder.mkdir(mode=0o755)

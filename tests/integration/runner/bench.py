@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import itertools
 import os
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ from typing import Any
 import aiodocker
 import msgspec
 
-from services.runner import containers, holders, images, runs, sandbox
+from services.runner import __main__ as process
+from services.runner import containers, holders, images, namespaces, runs, sandbox
 from services.runner.engine import Engine, Found
+from services.runner.output import Bounds
 from services.runner.pool import Kind
 from shared import clock, ids, messages
 from tests.integration.runner.functions import BUSYBOX, shell
@@ -119,6 +122,8 @@ class Box:
     sandbox: sandbox.Sandbox
     #: Set when it has said that it is of no use.
     useless: asyncio.Event
+    #: Set by tests when its last call was such that it may not be used again.
+    spoiled: bool = False
 
     def begin(
         self,
@@ -226,3 +231,33 @@ class Bench:
         """Return what there is of sandboxes in the engine."""
         found = await self.engine.labelled(self.owner.platform)
         return [container for container in found if container.sandbox_id]
+
+
+@asynccontextmanager
+async def bench_of(
+    docker: aiodocker.Docker, container_engine: Engine, places: sandbox.Places
+) -> AsyncIterator[Bench]:
+    """Give a bench, as a runner's process builds one; check that nothing is left of it."""
+    owner = containers.Owner(f"test-{secrets.token_hex(4)}", f"runner-{secrets.token_hex(4)}")
+    known_images = images.Images(container_engine, [], tries=2, timeout_s=60, check_s=0)
+    pool = namespaces.Pool(spares_wanted=0, idle_max=8, idle_max_s=60)
+    network_holders = holders.Holders(container_engine, pool, owner, NETWORK)
+    sandboxes = sandbox.Sandboxes(
+        container_engine,
+        known_images,
+        network_holders,
+        owner=owner,
+        limits=containers.Limits(pids=64, files=1024, file_max_mb=16, disk_mb=0),
+        bounds=Bounds(response=2 * 1024 * 1024, log=64 * 1024, stream=8 * 1024 * 1024),
+        places=places,
+        starts=4,
+    )
+    await network_holders.prepare()
+    made = Bench(container_engine, docker, owner, known_images, network_holders, sandboxes, places)
+    yield made
+    await made.close()
+    await known_images.close()
+    await network_holders.close()
+    await process.remove_own(container_engine, owner)
+    assert os.listdir(places.here) == ["init"]
+    assert await container_engine.labelled(owner.platform) == []

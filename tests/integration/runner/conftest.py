@@ -1,8 +1,6 @@
 """What do the runner's integration tests share? A real engine, and sandboxes on it."""
 
 import asyncio
-import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -12,10 +10,9 @@ import aiodocker
 import pytest
 import uvloop
 
-from services.runner import containers, holders, images, namespaces, sandbox
+from services.runner import sandbox
 from services.runner.engine import Engine
-from services.runner.output import Bounds
-from tests.integration.runner.bench import DOCKER_HOST, NETWORK, Bench
+from tests.integration.runner.bench import DOCKER_HOST, Bench, bench_of
 
 ROOT = Path(__file__).parents[3]
 #: Made by deploy/images, of services/runner/init/init.c.
@@ -68,25 +65,5 @@ def places(short_folder: Path, init: Path) -> sandbox.Places:
 async def bench(
     docker: aiodocker.Docker, container_engine: Engine, places: sandbox.Places
 ) -> AsyncIterator[Bench]:
-    owner = containers.Owner(f"test-{secrets.token_hex(4)}", f"runner-{secrets.token_hex(4)}")
-    known_images = images.Images(container_engine, [], tries=2, timeout_s=60, check_s=0)
-    pool = namespaces.Pool(spares_wanted=0, idle_max=8, idle_max_s=60)
-    network_holders = holders.Holders(container_engine, pool, owner, NETWORK)
-    sandboxes = sandbox.Sandboxes(
-        container_engine,
-        known_images,
-        network_holders,
-        owner=owner,
-        limits=containers.Limits(pids=64, files=1024, file_max_mb=16, disk_mb=0),
-        bounds=Bounds(response=2 * 1024 * 1024, log=64 * 1024, stream=8 * 1024 * 1024),
-        places=places,
-        starts=4,
-    )
-    await network_holders.prepare()
-    made = Bench(container_engine, docker, owner, known_images, network_holders, sandboxes, places)
-    yield made
-    await made.close()
-    await network_holders.close()
-    await known_images.close()
-    assert os.listdir(places.here) == ["init"]
-    assert await container_engine.labelled(owner.platform) == []
+    async with bench_of(docker, container_engine, places) as made:
+        yield made
