@@ -29,7 +29,10 @@ def configure(service: str, level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[structlog.typing.Processor] = [
-        structlog.processors.dict_tracebacks,
+        # Without the values of variables: they may be a function's config, or a caller's.
+        structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        ),
         structlog.processors.JSONRenderer(),
     ]
     structlog.contextvars.bind_contextvars(service=service)

@@ -142,7 +142,7 @@ class StreamChunk(Wire, frozen=True, tag="chunk"):
 
 
 class More(Wire, frozen=True):
-    """api -> runner: the caller has taken so many bytes of a streamed answer."""
+    """api -> runner: the caller has taken so many bytes of a streamed answer, in all."""
 
     call_id: str
     taken_bytes: int

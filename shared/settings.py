@@ -28,12 +28,14 @@ def setting(
     *,
     unit: str = "",
     check: Callable[[Any], Any] | None = None,
+    secret: bool = False,
 ) -> Any:  # noqa: ANN401
     """Declare a setting: its default, a sentence for the docs, its unit, and a validator.
 
-    `check` is a marshmallow validator. The default's type is the setting's type.
+    `check` is a marshmallow validator, or raises ValueError. The default's type is the setting's
+    type. The value of a `secret` one is never shown.
     """
-    metadata = {"sentence": sentence, "unit": unit, "check": check}
+    metadata = {"sentence": sentence, "unit": unit, "check": check, "secret": secret}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -58,7 +60,7 @@ def _field(declared: "dataclasses.Field[Any]") -> ma.fields.Field[Any]:
     return field_type(
         data_key=declared.name.upper(),
         load_default=declared.default,
-        validate=[check] if check else [],
+        validate=[_checked(check)] if check else [],
     )
 
 
@@ -75,8 +77,27 @@ def read(kind: type[S], environ: Mapping[str, str]) -> S:
     try:
         return kind(**schema().load(given))
     except ma.ValidationError as error:
+        secret = {f.name.upper() for f in declared if f.metadata["secret"]}
         wrong = [
-            f"{name}={urls.without_password(given[name])!r}: {' '.join(why)}"
+            f"{name}={_shown(given[name], secret=name in secret)}: {' '.join(why)}"
             for name, why in error.messages_dict.items()
         ]
         raise BadSettings("bad settings: " + "; ".join(sorted(wrong))) from error
+
+
+def _shown(value: str, *, secret: bool) -> str:
+    return "(secret)" if secret else repr(urls.without_password(value))
+
+
+def _checked(check: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """Return a marshmallow validator that says what a ValueError of `check` says."""
+
+    def validate(value: Any) -> None:  # noqa: ANN401 (as the field has it)
+        try:
+            check(value)
+        except ma.ValidationError:
+            raise
+        except ValueError as error:
+            raise ma.ValidationError(str(error)) from error
+
+    return validate

@@ -195,20 +195,6 @@ def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
     return dict(zip(parts, parts, strict=True))
 
 
-async def read_streams(
-    redis: Redis, positions: dict[str, str], *, count: int
-) -> dict[str, list[Entry]]:
-    """TEMP."""
-    task = asyncio.current_task()
-    tail = _TAILS.get(task)
-    if tail is None:
-        tail = _TAILS[task] = Tail(redis)
-    return await tail.read(positions, count=count)
-
-
-_TAILS = {}
-
-
 def set_aside(stream: str, entry: Entry, why: str) -> Command:
     """Return the command that keeps an undecodable entry for the operator to look at."""
     entry_id, fields = entry

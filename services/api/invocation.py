@@ -108,7 +108,7 @@ def parcel(call_id: str, plan: Plan, caller: Caller, limits: Limits) -> messages
         idle_timeout_s=plan.idle_timeout_s,
         min_sandboxes=plan.min_sandboxes,
         url=caller.url,
-        headers=tuple(caller.headers) if plan.with_headers else (),
+        headers=tuple([(str(n), v) for n, v in caller.headers]) if plan.with_headers else (),
     )
 
 

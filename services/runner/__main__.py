@@ -36,10 +36,7 @@ log = structlog.get_logger()
 def read_credentials(configured: Settings) -> list[credentials.Credential]:
     """Return the registry credentials: `DOCKER_AUTH`'s, else those of Docker's own file."""
     if configured.docker_auth:
-        try:
-            return credentials.parse_docker_auth(configured.docker_auth)
-        except ValueError as error:
-            raise BadSettings(f"bad settings: DOCKER_AUTH: {error}") from None
+        return credentials.parse_docker_auth(configured.docker_auth)
     path = Path(configured.docker_config).expanduser() / "config.json"
     try:
         return credentials.parse_docker_config(path.read_text())

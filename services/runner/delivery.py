@@ -29,6 +29,8 @@ class Delivery:
     def __init__(self, outbox: Outbox) -> None:
         """Send through `outbox`."""
         self._outbox = outbox
+        #: What has been posted and not been answered yet.
+        self._tries: set[asyncio.Future[Any]] = set()
         self._late: set[asyncio.Task[None]] = set()
         #: Bytes of commands whose first try has failed and that are still held.
         self.held_bytes = 0
@@ -38,16 +40,19 @@ class Delivery:
 
         Costs no task unless the first try fails.
         """
-        self._outbox.send(command).add_done_callback(partial(self._tried, command, answered))
+        sent = self._outbox.send(command)
+        self._tries.add(sent)
+        sent.add_done_callback(partial(self._tried, command, answered))
 
     async def settled(self) -> None:
-        """Wait until nothing is held any more."""
-        while self._late:
-            await asyncio.wait(self._late)
+        """Wait until Redis has answered all that was posted."""
+        while under_way := self._tries | self._late:
+            await asyncio.wait(under_way)
 
     def _tried(
         self, command: Command, answered: Answered | None, sent: "asyncio.Future[Any]"
     ) -> None:
+        self._tries.discard(sent)
         if sent.cancelled():
             return
         error = sent.exception()

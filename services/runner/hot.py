@@ -21,6 +21,10 @@ from shared import streaming
 _CONNECT_EVERY_S = 0.005
 #: The word of a process's end may come so much later than the end of its output, in seconds.
 _END_SLACK_S = 0.5
+#: So many calls a process must answer as it should before it is trusted to have done with one call
+#: when it has answered it; and how often it is looked whether it reads, in seconds.
+_PROBATION_CALLS = 16
+_LOOK_FIRST_S, _LOOK_LONGEST_S = 0.0001, 0.01
 #: How much of what a process says at its start is kept, should it not get any further.
 _EARLY_LOG_BYTES = 16 * 1024
 
@@ -45,8 +49,12 @@ class _Run:
         self.failed: runs.SaysFailed | None = None
         #: Whether the answer is handed on in parts.
         self.streamed = False
-        #: Bytes handed on that their caller has not taken yet.
-        self.in_flight = 0
+        #: Whether all of the call has been written, and whether anything has come since.
+        self.asked = self.heard = False
+        #: When to look again whether the process reads.
+        self.look: asyncio.TimerHandle | None = None
+        #: Bytes handed on, and how many of them their caller has taken.
+        self.passed_bytes = self.taken_bytes = 0
         #: What the pipe had taken before this call.
         self.accepted_before = 0
         #: Rings if nothing more is heard of a process whose output has ended.
@@ -79,6 +87,8 @@ class HotProcess:
         self._loop = asyncio.get_running_loop()
         self._run: _Run | None = None
         self._used = False
+        #: Calls that it has answered as it should.
+        self._trusted = 0
         #: Why it is of no use, once it is.
         self._useless: runs.Ending | None = None
         self._end: protocol.Ended | None = None
@@ -157,7 +167,30 @@ class HotProcess:
         assert self._requests is not None  # noqa: S101 (opened)
         job = run.job
         run.accepted_before = self._requests.accepted
-        self._requests.write(self._framing.request(job.head, job.parcel, job.ends_ms))
+        request = self._framing.request(job.head, job.parcel, job.ends_ms)
+        if self._framing.listener or self._trusted >= _PROBATION_CALLS:
+            run.asked = True
+            self._requests.write(request)
+        else:
+            self._requests.write(request[:1])
+            self._ask_once_it_reads(run, request[1:], _LOOK_FIRST_S)
+
+    def _ask_once_it_reads(self, run: _Run, rest: bytes, pause_s: float) -> None:
+        """Send the rest of a call to a process that is not trusted yet, once it waits for calls.
+
+        Then it has done with the call before. What it wrote since its answer to that, a second one
+        perhaps, is in the pipe by now, and is not taken for the answer to this call.
+        """
+        if run is not self._run or self._requests is None or self._answers is None:
+            return
+        if self._requests.unread():
+            later_s = min(2 * pause_s, _LOOK_LONGEST_S)
+            run.look = self._loop.call_later(pause_s, self._ask_once_it_reads, run, rest, later_s)
+            return
+        self._answers.drain()
+        if run is self._run:
+            run.asked = True
+            self._requests.write(rest)
 
     def connected(self, error: int, fd: int | None) -> None:
         """Take the connection that was asked for, or the reason why there is none."""
@@ -177,11 +210,11 @@ class HotProcess:
             self._broke_off(self._run, why)
 
     def more(self, taken_bytes: int) -> None:
-        """Go on reading an answer, of which its caller has taken so many bytes more."""
+        """Go on reading an answer, of which its caller has taken so many bytes in all."""
         run = self._run
         if run is not None and self._answers is not None:
-            run.in_flight -= taken_bytes
-            if run.in_flight < streaming.WINDOW_BYTES:
+            run.taken_bytes = max(run.taken_bytes, taken_bytes)
+            if run.passed_bytes - run.taken_bytes < streaming.WINDOW_BYTES:
                 self._answers.resume()
 
     def abandon(self, ending: runs.Ending) -> bool:
@@ -218,11 +251,30 @@ class HotProcess:
 
     def _take(self, data: bytes) -> None:
         run = self._run
-        if run is not None:
+        if run is not None and self._is_unasked(run):
+            self._refuse_unasked(run, data)
+        elif run is not None:
             self._parse(run, lambda: run.parser.feed(data))
         elif data.strip(b"\r\n"):
             said = answer.excerpt(data)
             self._is_useless(runs.BadAnswer(f"it wrote {said} without being asked"))
+
+    def _is_unasked(self, run: _Run) -> bool:
+        """Say whether what comes first cannot be an answer: nothing of the call has been read."""
+        if run.heard:
+            return False
+        run.heard = True
+        return not run.asked or self._unread(run)
+
+    def _refuse_unasked(self, run: _Run, data: bytes) -> None:
+        """End a call on whose pipe something else came: perhaps an earlier answer once more."""
+        why = runs.BadAnswer(f"it wrote {answer.excerpt(data)} without being asked")
+        if run.accepted_before:
+            self._useless = why
+            self._forget(run)
+            run.sink.refused()
+        else:
+            self._finish(why, reusable=False)
 
     def _parse(self, run: _Run, parse: Callable[[], list[answer.Event]]) -> None:
         try:
@@ -257,8 +309,9 @@ class HotProcess:
         if not (run.output.pass_on if run.streamed else run.output.take)(data):
             self._finish(run.output.overflowed(streamed=run.streamed), reusable=False)
         elif run.streamed:
-            run.in_flight += len(data)
-            if run.in_flight >= streaming.WINDOW_BYTES and self._answers is not None:
+            run.passed_bytes += len(data)
+            full = run.passed_bytes - run.taken_bytes >= streaming.WINDOW_BYTES
+            if full and self._answers is not None:
                 self._answers.pause()
             run.sink.data(data)
 
@@ -269,6 +322,7 @@ class HotProcess:
         if run.failed is not None:
             ending = run.failed
         elif run.head is not None:
+            self._trusted += 1
             ending = runs.Answered(run.head.status, run.head.headers, run.streamed)
         # What it has not read of this call it would take for the next.
         read = bool(self._framing.listener) or (
@@ -304,10 +358,14 @@ class HotProcess:
 
     def _unseen(self, run: _Run) -> bool:
         """Say whether the process was of use before and has read nothing of this call."""
-        if self._requests is None or self._framing.listener or run.head is not None:
+        begun = run.asked and not self._unread(run)
+        return run.accepted_before > 0 and run.head is None and not begun
+
+    def _unread(self, run: _Run) -> bool:
+        """Say whether the process has read nothing of a call."""
+        if self._requests is None or self._framing.listener:
             return False
-        before = run.accepted_before
-        return before > 0 and self._requests.unread() == self._requests.accepted - before
+        return self._requests.unread() == self._requests.accepted - run.accepted_before
 
     def _death(self) -> runs.Ending:
         assert self._end is not None  # noqa: S101 (asked once it has ended)
@@ -335,7 +393,8 @@ class HotProcess:
 
     def _forget(self, run: _Run) -> None:
         self._run = None
-        if run.patience is not None:
-            run.patience.cancel()
+        for timer in (run.patience, run.look):
+            if timer is not None:
+                timer.cancel()
         if self._framing.listener:
             self._hang_up()

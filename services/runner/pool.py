@@ -28,6 +28,9 @@ RUN_GUESS_MS, START_GUESS_MS = 5.0, 100.0
 _LATEST = 0.2
 #: One more sandbox is started when waiting has cost so many times a start, for each there is.
 _PATIENCE = 8.0
+#: Of calls that are over in such a part of a start, one sandbox is started after the other: what
+#: these wait for is a CPU, and several starts at one time would take it from them.
+_SHORT = 10
 #: Most sandboxes that are started ahead of demand for a route that uses each only once, and how
 #: far one looks back to know the demand, in milliseconds.
 AHEAD_MAX, _LOOK_BACK_MS = 8, 1_000
@@ -283,20 +286,19 @@ class Pool:
         self._back_off(box, now_ms)
         self._leave(box)
 
-    def lost(self, sandbox_id: str, now_ms: int) -> None:
-        """Note that a sandbox is of no use any more, whatever it was doing: it is to be removed.
+    def refused(self, sandbox_id: str) -> None:
+        """Note that a sandbox was of no use for the call it was given."""
+        self._leave(self._boxes[sandbox_id])
 
-        Of one that is still being started `ready` or `failed` is to follow: it goes then.
+    def lost(self, sandbox_id: str, now_ms: int) -> None:
+        """Note that a sandbox is of no use any more.
+
+        One that is started or busy goes when the word on that has come.
         """
         box = self._boxes[sandbox_id]
-        if box.phase is Phase.LEAVING:
-            return
-        if box.phase is Phase.STARTING:
-            box.retired = True
-            return
-        if not box.used:
+        if box.phase is Phase.IDLE and not box.used:
             self._back_off(box, now_ms)
-        self._leave(box)
+        self._retire(box)
 
     def gone(self, sandbox_id: str) -> None:
         """Note that nothing is left of a sandbox."""
@@ -355,7 +357,7 @@ class Pool:
             for group in changed:
                 self._serve(group, now_ms, actions)
             for group in changed:
-                if group.kind.least or group.kind.once:
+                if group.least or group.kind.once:
                     self._start_ahead(group, now_ms, actions)
                 if not group.idle:
                     self._forget_empty(group)
@@ -563,6 +565,8 @@ def _missing_for_calls(group: _Group, now_ms: int) -> int:
     if group.busy:
         run_ms = max(run_ms, now_ms - next(iter(group.busy.values())).since_ms)
     missing = math.ceil(waiting * run_ms / group.start_ms) - group.serving
+    if group.run_ms is not None and run_ms * _SHORT < group.start_ms:
+        missing = min(missing, 1 - len(group.starting))
     tired = group.debt_ms >= _PATIENCE * group.start_ms * max(1, group.serving)
     return min(unclaimed, max(missing, int(tired or not group.serving)))
 

@@ -20,7 +20,10 @@ class Pipes:
 
 
 def start(link: Link, environment: bytes) -> Pipes:
-    """Have a sandbox's first process start the image's command. Raises OSError without files."""
+    """Have a sandbox's first process start the image's command.
+
+    Raises OSError if no files are left, or (E2BIG) if the environment is too long.
+    """
     opened: list[int] = []
     try:
         for make in (pipes.pair_for_input, pipes.pair_for_output, pipes.pair_for_output):

@@ -5,6 +5,7 @@ The other side is `init/init.c`; docs/sandbox-protocol.md describes both. A fram
 descriptors travel beside the fixed part.
 """
 
+import errno
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ Frame = Hello | Ended | Connected
 
 
 def environment_block(variables: Mapping[str, str]) -> bytes:
-    r"""Return variables as init takes them.
+    r"""Return variables as init takes them; none has a zero byte: the api sees to it.
 
     >>> environment_block({"A": "1", "B": "2"})
     b'A=1\x00B=2\x00'
@@ -65,7 +66,7 @@ def environment_block(variables: Mapping[str, str]) -> bytes:
 def start(environment: bytes) -> bytes:
     """runner -> init: start the function with these variables, on the three files beside this.
 
-    Raises ValueError for an environment that is too long for a frame.
+    Raises OSError (E2BIG) for an environment that is too long for a frame.
     """
     return _frame(_START, environment)
 
@@ -77,7 +78,7 @@ def connect(path: str) -> bytes:
 
 def _frame(kind: int, body: bytes) -> bytes:
     if len(body) > BODY_MAX_BYTES:
-        raise ValueError(f"{len(body)} bytes are too many for a frame of {BODY_MAX_BYTES}")
+        raise OSError(errno.E2BIG, f"{len(body)} bytes are too many, the limit is {BODY_MAX_BYTES}")
     return _FIXED.pack(_MAGIC, kind, len(body), 0) + body
 
 

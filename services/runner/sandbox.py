@@ -52,7 +52,7 @@ class Driver(Protocol):
         """Take the answer to `protocol.connect`."""
 
     def more(self, taken_bytes: int) -> None:
-        """Take the word that a caller has taken bytes of a streamed answer."""
+        """Take the word that a caller has taken so many bytes of a streamed answer, in all."""
 
     def abandon(self, ending: runs.Ending) -> bool:
         """End the call under way, because the sandbox ends; False if there is none."""
@@ -135,7 +135,7 @@ class Sandbox:
             sink.done(runs.Result(broken, digest=self.digest), reusable=False)
 
     def more(self, taken_bytes: int) -> None:
-        """Let an answer go on, of which so many bytes were taken."""
+        """Let an answer go on, of which so many bytes were taken in all."""
         if self._driver is not None:
             self._driver.more(taken_bytes)
 

@@ -7,7 +7,6 @@ one writer.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from services.runner import environment, metrics, runs, state
+from services.runner.alarms import Alarms
 from services.runner.delivery import Delivery
 from services.runner.entries import Taken, decode
 from services.runner.sandbox import Sandbox, Unopened
@@ -33,17 +33,9 @@ _READ_COUNT = 256
 #: How long the last stopped runs may take to be cleared away when the runner leaves, in seconds.
 _CLEAR_S = 15.0
 _FAREWELL_S = 5.0
-#: How often the state is told that time passes: while calls wait for a sandbox, and otherwise.
+#: How often it is looked which alarms ring; so often the state is told that time passes while calls
+#: wait for a sandbox, and after the second number otherwise.
 _HURRIED_S, _CALM_S = 0.025, 0.25
-
-
-@dataclass(slots=True)
-class _Hand:
-    """What the service holds of one call, until its outcome is told."""
-
-    #: Monotonic seconds at which it came.
-    asked_s: float
-    alarm: asyncio.TimerHandle | None = None
 
 
 class Runner:
@@ -61,9 +53,12 @@ class Runner:
             async_attempts=settings.async_attempts,
             result_max_bytes=settings.result_max_bytes,
         )
+        metrics.IN_PROGRESS.set_function(lambda: len(self.state.calls))
         self._events: deque[state.Event] = deque()
         self._applying = False
-        self._hands: dict[str, _Hand] = {}
+        #: Monotonic seconds at which each call came whose outcome is not told yet.
+        self._asked_s: dict[str, float] = {}
+        self._alarms = Alarms()
         self._sandboxes: dict[str, Sandbox] = {}
         #: Entries whose calls have ended, until Redis knows.
         self._ending: set[bytes] = set()
@@ -150,10 +145,16 @@ class Runner:
                     self._take(entry)
 
     async def tick(self) -> None:
-        """Tell the state that time passes, for ever."""
+        """Tell the state that time passes, and for which call it is time, for ever."""
+        calm_s = 0.0
         while True:
-            await asyncio.sleep(_HURRIED_S if self.state.pool.hurried else _CALM_S)
-            self.apply(state.Ticked())
+            await asyncio.sleep(_HURRIED_S)
+            now_s = clock.monotonic_s()
+            for call_id, alarm in self._alarms.due(now_s):
+                self.apply(state.AlarmRang(call_id, alarm))
+            if self.state.pool.hurried or now_s - calm_s > _CALM_S:
+                calm_s = now_s
+                self.apply(state.Ticked())
 
     def _take(self, entry: streams.Entry) -> None:
         try:
@@ -166,7 +167,7 @@ class Runner:
             self._delivery.post(self._deletion(entry[0]))
             return
         if isinstance(event, state.Assigned):
-            self._hands.setdefault(event.head.call_id, _Hand(clock.monotonic_s()))
+            self._asked_s.setdefault(event.head.call_id, clock.monotonic_s())
         self.apply(event)
 
     def _go_on(self, more: messages.More) -> None:
@@ -197,7 +198,6 @@ class Runner:
                 self._handle(self._events.popleft())
         finally:
             self._applying = False
-        metrics.IN_PROGRESS.set(len(self.state.calls))
 
     def _handle(self, event: state.Event) -> None:
         try:
@@ -222,8 +222,7 @@ class Runner:
     def _run(self, command: state.RunCall) -> None:
         head = command.head
         ends_ms = environment.ends_at_ms(clock.epoch_ms(), head.timeout_ms, head.deadline_ms)
-        asked_s = self._hands[head.call_id].asked_s
-        job = runs.Job(head, command.parcel, asked_s, ends_ms)
+        job = runs.Job(head, command.parcel, self._asked_s[head.call_id], ends_ms)
         sink = Sink(self._id, head, self._world.outbox, self._ended, self._refused)
         self._sandboxes[command.sandbox_id].run(job, sink)
 
@@ -247,19 +246,15 @@ class Runner:
             self._spawn(self._do_remove(command.sandbox_id, sandbox), "remove")
 
     def _set_alarm(self, command: state.SetAlarm) -> None:
-        hand = self._hands[command.call_id]
-        if hand.alarm is not None:
-            hand.alarm.cancel()
-        rang = state.AlarmRang(command.call_id, command.alarm)
-        loop = asyncio.get_running_loop()
-        hand.alarm = loop.call_later(command.delay_ms / 1000, self.apply, rang)
+        due_s = clock.monotonic_s() + command.delay_ms / 1000
+        self._alarms.set(command.call_id, command.alarm, due_s)
 
     def _send_record(self, command: state.SendRecord) -> None:
         self._delivery.post(("XADD", keys.FINISHED, "*", "m", messages.encode(command.record)))
 
     def _end(self, command: state.EndCall) -> None:
         head, record, reply = command.head, command.record, command.reply
-        self._drop_hand(head.call_id)
+        self._let_go(head.call_id)
         if self._delivery.held_bytes > self._settings.held_max_bytes:
             record, reply = _lightened(record, reply)
         freed = messages.ExecutionFinished(self._id, head.call_id) if command.freed else None
@@ -300,7 +295,7 @@ class Runner:
         metrics.HANDED_BACK.inc()
         execution = self.state.calls.get(command.head.call_id)
         if execution is None or execution.entry_id == command.entry_id:
-            self._drop_hand(command.head.call_id)
+            self._let_go(command.head.call_id)
         back = scripts.move_back(self._id, command.entry_id, command.head)
         free = self._freed(command.head.call_id)
         self._ending.add(command.entry_id)
@@ -386,10 +381,10 @@ class Runner:
         await self._delivery.deliver(*commands)
         self._ending.discard(entry_id)
 
-    def _drop_hand(self, call_id: str) -> None:
-        hand = self._hands.pop(call_id, None)
-        if hand is not None and hand.alarm is not None:
-            hand.alarm.cancel()
+    def _let_go(self, call_id: str) -> None:
+        """Forget what is only known of calls whose outcome is not told yet."""
+        self._asked_s.pop(call_id, None)
+        self._alarms.drop(call_id)
 
     def _freed(self, call_id: str) -> scripts.Command:
         return scripts.tell(messages.ExecutionFinished(self._id, call_id))

@@ -2,7 +2,16 @@
 
 import dataclasses
 
+import marshmallow as ma
+
+from services.runner import credentials
+from shared import urls
 from shared.settings import at_least, log_level, setting
+
+
+def _credentials(text: str) -> None:
+    if text:
+        credentials.parse_docker_auth(text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -10,16 +19,27 @@ class Settings:
     """The runner's settings; field `port` is the variable `PORT`, and so on."""
 
     port: int = setting(8082, "Where /healthz, /readyz and /metrics are served.", check=at_least(0))
-    mq_url: str = setting("redis://127.0.0.1:6379", "Redis, which carries the calls.")
+    mq_url: str = setting(
+        "redis://127.0.0.1:6379", "Redis, which carries the calls.", check=urls.check_redis
+    )
     log_level: str = log_level()
     platform_name: str = setting(
-        "millrace", "Label of this platform's containers; platforms on one engine need their own."
+        "millrace",
+        "Label of this platform's containers; platforms on one engine need their own.",
+        check=ma.validate.Regexp(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z", error="must be a word"),
     )
     docker_host: str = setting(
-        "unix:///var/run/docker.sock", "Address of the container engine's API."
+        "unix:///var/run/docker.sock",
+        "Address of the container engine's API.",
+        check=ma.validate.Regexp(
+            r"(unix:///|tcp://|https?://).", error="must be unix:///path or tcp://host:port"
+        ),
     )
     docker_auth: str = setting(
-        "", 'Registry credentials, a JSON list of {"name", "username", "password"}.'
+        "",
+        'Registry credentials, a JSON list of {"name", "username", "password"}.',
+        check=_credentials,
+        secret=True,
     )
     docker_config: str = setting(
         "~/.docker", "Folder of the config.json whose credentials are used without DOCKER_AUTH."

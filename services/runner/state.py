@@ -108,7 +108,7 @@ class SandboxFailed(_Fact, frozen=True):
 
 
 class SandboxLost(_Fact, frozen=True):
-    """A sandbox that ran nothing turned out to be of no use, perhaps while it was opened."""
+    """A sandbox turned out to be of no use; what becomes of its opening or its call comes apart."""
 
     sandbox_id: str
 
@@ -206,7 +206,7 @@ class RunCall(_Command, frozen=True):
 
 
 class StopSandbox(_Command, frozen=True):
-    """End what runs in a sandbox; `RunEnded` is to follow at once."""
+    """End what runs in a sandbox, which is of no use then; `RunEnded` is to follow soon."""
 
     sandbox_id: str
 
@@ -587,7 +587,7 @@ class State:
         execution.phase, execution.sandbox_id = Phase.WAITING, ""
         execution.started_ms = None
         execution.refusals += 1
-        self.pool.lost(sandbox_id, now_ms)
+        self.pool.refused(sandbox_id)
         if execution.stop_reason is not None:
             return self._end(execution, runs.Result(runs.Stopped()), now_ms)
         if execution.refusals == REFUSALS_MAX:
@@ -703,8 +703,7 @@ class State:
         return commands
 
     def _lost(self, event: SandboxLost, now_ms: int) -> list[Command]:
-        # One that has just been given a call says so once more, of the call.
-        if event.sandbox_id not in self._runs and self.pool.get(event.sandbox_id):
+        if self.pool.get(event.sandbox_id):
             self.pool.lost(event.sandbox_id, now_ms)
         return []
 

@@ -1,6 +1,7 @@
 """What does a runner do besides running calls? It beats, and looks after engine and images."""
 
 import asyncio
+import os
 import shutil
 from contextlib import aclosing
 from pathlib import Path
@@ -43,6 +44,8 @@ class Upkeep:
         self._id, self._settings, self._world, self._info = runner_id, settings, world, info
         self._runner = runner
         self._folders = Path(settings.runner_folder)
+        #: Since when Redis has answered each time, in epoch milliseconds; None: it has not.
+        self._heard_since_ms: int | None = 0
         self._image_names: tuple[str, ...] = ()
 
     async def arrive(self) -> None:
@@ -171,11 +174,14 @@ class Upkeep:
             await self._sweep()
 
     async def _sweep(self) -> None:
+        await asyncio.to_thread(self._sweep_folders)
         try:
             raw: Any = await self._world.redis.hgetall(keys.RUNNERS)
             found = await self._world.engine.labelled(self._settings.platform_name)
             now_ms = clock.epoch_ms()
-            living = janitor.alive(_heartbeats(raw), now_ms)
+            if self._heard_since_ms is None:
+                self._heard_since_ms = now_ms
+            living = janitor.alive(_heartbeats(raw), now_ms, self._heard_since_ms)
             removed = janitor.leftovers(
                 found,
                 own_id=self._id,
@@ -188,14 +194,22 @@ class Upkeep:
                 log.warning("leftover_removed", container=container_id)
                 await self._world.engine.remove(container_id)
                 metrics.LEFTOVERS.inc()
-            self._remove_folders(living)
-        except (engine.EngineError, RedisError, OSError) as error:
+        except (RedisError, OSError) as error:
+            self._heard_since_ms = None
+            log.warning("sweep_failed", error=str(error))
+        except engine.EngineError as error:
             log.warning("sweep_failed", error=str(error))
 
-    def _remove_folders(self, living: set[str]) -> None:
-        """Remove the folders of runners that were killed."""
-        names = [folder.name for folder in self._folders.iterdir() if folder.is_dir()]
-        for name in janitor.stale_folders(names, own_id=self._id, living=living):
+    def _sweep_folders(self) -> None:
+        """Remove the folders of runners that were killed; touch this one's own."""
+        try:
+            os.utime(self._folders / janitor.folder_name(self._id))
+            found = [entry for entry in os.scandir(self._folders) if entry.is_dir()]
+            touched_s = {entry.name: entry.stat().st_mtime for entry in found}
+        except OSError as error:
+            log.warning("folders_unswept", error=str(error))
+            return
+        for name in janitor.stale_folders(touched_s, clock.epoch_ms() / 1000):
             log.warning("leftover_removed", folder=name)
             shutil.rmtree(self._folders / name, ignore_errors=True)
 

@@ -1,5 +1,6 @@
 """What does the scheduler count? Its metrics, and how they are read off the state."""
 
+import functools
 from typing import get_args
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -26,6 +27,12 @@ WAITING = Gauge("millrace_waiting_calls", "Calls waiting for capacity.", ["reaso
 RUNNERS = Gauge("millrace_runners", "Runners known.", ["standing"])
 MEMORY_MB = Gauge("millrace_engine_memory_mb", "Memory of an engine.", ["engine", "kind"])
 CPUS = Gauge("millrace_engine_cpus", "Cpus of an engine.", ["engine", "kind"])
+
+
+@functools.cache
+def assigned(mode: str) -> Counter:
+    """Return the count of calls of a mode that were given to runners; looking it up takes time."""
+    return ASSIGNMENTS.labels(mode)
 
 
 def show(state: State) -> None:

@@ -5,6 +5,7 @@ took over), the reign ends and a new one begins by rebuilding the state.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -49,7 +50,8 @@ def now() -> Now:
 class Reign:
     """One term as the active scheduler, from rebuilding the state to the first failure.
 
-    The task `decide` owns the state; all else reaches it through the inbox.
+    The state has one way in, `_take`, which never waits: so each event is dealt with whole, and
+    what is decided about a batch goes to Redis in one write, in the same turn of the loop.
     """
 
     def __init__(
@@ -59,7 +61,8 @@ class Reign:
         self._state = State(settings)
         self._intake = Intake(outbox)
         self._reclaimer = Reclaimer(redis, outbox, self._intake, settings.max_attempts)
-        self._inbox: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: deque[Event] = deque()
+        self._deciding = False
         self._positions = {keys.CALLS_SYNC: "0", keys.CALLS_ASYNC: "0"}
         self._caught_up_s = 0.0
         self._shown_s = 0.0
@@ -87,11 +90,10 @@ class Reign:
             self._start(self._renew(), "renew")
             rebuilt, last_id = await rebuild.rebuild(self._redis, self._intake)
             self._positions[keys.EVENTS] = last_id
-            self._inbox.put_nowait(rebuilt)
+            self._take(rebuilt)
             self._caught_up_s = clock.monotonic_s()
             metrics.LEADER.set(1)
             metrics.REIGNS.inc()
-            self._start(self._decide(), "decide")
             self._start(self._read(), "read")
             self._start(self._tick(), "tick")
             await self._failed
@@ -125,26 +127,30 @@ class Reign:
             await self._lease.renew()
 
     async def _read(self) -> None:
-        while True:
-            while len(self._in_flight) > IN_FLIGHT_MAX:
-                self._landed.clear()
-                await self._landed.wait()
-            wanted = dict(self._positions)
-            if not self._state.backlog.wants_async:
-                del wanted[keys.CALLS_ASYNC]
-            found = await streams.read_streams(self._redis, wanted, count=READ_COUNT)
-            self._positions.update(wanted)
-            # Reports first, and all of them. The race: a runner that hands a call back reports its
-            # capacity free before it does. Read after the call, which may have been assigned again
-            # by then, that report would free the new reservation.
-            for report in await self._all_reports(found.get(keys.EVENTS, [])):
-                self._inbox.put_nowait(report)
-            self._caught_up_s = clock.monotonic_s()
-            for stream in (keys.CALLS_SYNC, keys.CALLS_ASYNC):
-                calls = self._intake.calls(stream, found.get(stream, ()))
-                if calls:
-                    self._inbox.put_nowait(events.CallsArrived(calls))
-            await self._inbox.join()
+        async with streams.Tail(self._redis) as tail:
+            while True:
+                while len(self._in_flight) > IN_FLIGHT_MAX:
+                    self._landed.clear()
+                    await self._landed.wait()
+                wanted = dict(self._positions)
+                if not self._state.backlog.wants_async:
+                    del wanted[keys.CALLS_ASYNC]
+                found = await tail.read(wanted, count=READ_COUNT)
+                self._positions.update(wanted)
+                await self._read_in(found)
+
+    async def _read_in(self, found: dict[str, list[Entry]]) -> None:
+        # Reports first, and all of them. The race: a runner that hands a call back reports its
+        # capacity free before it does. Read after the call, which may have been assigned again by
+        # then, that report would free the new reservation.
+        read: list[Event] = [*await self._all_reports(found.get(keys.EVENTS, []))]
+        self._caught_up_s = clock.monotonic_s()
+        for stream in (keys.CALLS_SYNC, keys.CALLS_ASYNC):
+            calls = self._intake.calls(stream, found.get(stream, ()))
+            if calls:
+                read.append(events.CallsArrived(calls))
+        if read:
+            self._take(*read)
 
     async def _all_reports(self, first: list[Entry]) -> list[messages.Event]:
         """Return what `first` and the entries of `events` after it say, up to the present."""
@@ -163,31 +169,41 @@ class Reign:
             await asyncio.sleep(TICK_S)
             now_s = clock.monotonic_s()
             caught_up = now_s - self._caught_up_s < CAUGHT_UP_S
-            self._inbox.put_nowait(events.Tick(caught_up=caught_up))
+            self._take(events.Tick(caught_up=caught_up))
             if now_s - trimmed_s > SHOW_S:
                 trimmed_s = now_s
                 position = self._positions[keys.EVENTS]
                 self._send(("XTRIM", keys.EVENTS, "MINID", "~", position))
 
-    async def _decide(self) -> None:
-        while True:
-            batch = [await self._inbox.get()]
-            while not self._inbox.empty():
-                batch.append(self._inbox.get_nowait())
-            if not self._lease.held:
-                raise LeaseLost
-            with metrics.DECISION_SECONDS.time():
-                for event in batch:
-                    for command in self._state.handle(event, now()):
-                        self._deeds[type(command)](command)
-            for _ in batch:
-                self._inbox.task_done()
-            self._show()
-            await asyncio.sleep(0)  # a full inbox must not keep the commands from being sent
+    # -- deciding
 
-    def _show(self) -> None:
-        if clock.monotonic_s() - self._shown_s > SHOW_S:
-            self._shown_s = clock.monotonic_s()
+    def _take(self, *arrived: Event) -> None:
+        """Let the state decide about events, and do what it commands. A failure ends the reign."""
+        self._events.extend(arrived)
+        if self._deciding or self._failed.done():
+            return
+        self._deciding = True
+        try:
+            self._decide()
+        except Exception as error:
+            # Whatever it is: a state that has failed once is not to be trusted.
+            log.exception("decision_failed")
+            self._end_with(error)
+        finally:
+            self._deciding = False
+
+    def _decide(self) -> None:
+        if not self._lease.held:
+            self._end_with(LeaseLost())
+            return
+        begun = now()
+        while self._events:
+            for command in self._state.handle(self._events.popleft(), begun):
+                self._deeds[type(command)](command)
+        ended_s = clock.monotonic_s()
+        metrics.DECISION_SECONDS.observe(ended_s - begun.s)
+        if ended_s - self._shown_s > SHOW_S:
+            self._shown_s = ended_s
             metrics.show(self._state)
 
     # -- performing
@@ -228,9 +244,9 @@ class Reign:
             self._end_with(LeaseLost("a later reign has begun"))
         elif answer in {scripts.GONE, scripts.LOST}:
             metrics.ASSIGN_FAILURES.labels(answer.decode()).inc()
-            self._inbox.put_nowait(events.AssignFailed(command.call, command.runner_id, answer))
+            self._take(events.AssignFailed(command.call, command.runner_id, answer))
         else:
-            metrics.ASSIGNMENTS.labels(command.call.head.mode).inc()
+            metrics.assigned(command.call.head.mode).inc()
 
     def _refuse(self, command: events.RefuseCall) -> None:
         failed = messages.Failed(command.code, command.message)
@@ -278,7 +294,7 @@ class Reign:
 
     async def _do_reclaim(self, runner_id: str) -> None:
         await self._reclaimer.reclaim(runner_id)
-        self._inbox.put_nowait(events.RunnerReclaimed(runner_id))
+        self._take(events.RunnerReclaimed(runner_id))
 
     def _audit(self, command: events.AuditRunner) -> None:
         self._start(self._do_audit(command), f"audit {command.runner_id}")
@@ -294,7 +310,7 @@ class Reign:
             and (head := self._intake.head(stream, entry)) is not None
         }
         missing = frozenset(command.call_ids) - there
-        self._inbox.put_nowait(events.RunnerAudited(command.runner_id, missing))
+        self._take(events.RunnerAudited(command.runner_id, missing))
 
     def _scan(self, command: events.ScanAsync) -> None:
         self._start(self._do_scan(command), f"scan {command.app}")
@@ -305,7 +321,7 @@ class Reign:
         calls = self._intake.calls(keys.CALLS_ASYNC, found)
         mine = tuple(call for call in calls if call.head.app == command.app)
         next_id = pages.after(found[-1][0]) if len(found) == READ_COUNT else None
-        self._inbox.put_nowait(events.AsyncScanned(command.app, mine, next_id))
+        self._take(events.AsyncScanned(command.app, mine, next_id))
 
 
 class Service:

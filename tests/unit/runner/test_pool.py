@@ -156,6 +156,14 @@ def test_how_long_calls_run_is_at_least_what_the_longest_has_run(yard: Yard) -> 
     assert started(yard.after(50)) == [K] * 9
 
 
+def test_for_short_calls_one_is_started_after_the_other(yard: Yard) -> None:
+    yard.warm(run_ms=9)
+    assert given(yard.waits("busy"))
+    assert started(yard.waits(*names(60))) == [K]
+    assert started(yard.after(1)) == []
+    assert started(yard.ready("2")) == [K]
+
+
 def test_no_more_are_started_than_calls_wait(yard: Yard) -> None:
     yard.warm(run_ms=60_000)
     yard.waits("busy")

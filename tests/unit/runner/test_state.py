@@ -54,6 +54,7 @@ PARCEL = messages.Parcel({}, {"A": "1"}, b"in")
 KIND = kind_of(HEAD, PARCEL)
 E1, E2, E3, E9 = b"1-1", b"2-1", b"3-1", b"9-1"
 FAILED = runs.Result(runs.EngineFailed("gone"))
+DEADLINE = SetAlarm("c1", Alarm.DEADLINE, 60_000)
 STOPPED = runs.Result(runs.Stopped())
 
 
@@ -117,10 +118,7 @@ def ending(commands: list[Command]) -> EndCall:
 
 
 def test_a_call_has_a_sandbox_started_and_its_deadline_set(h: Harness) -> None:
-    assert h.given(assigned()) == [
-        SetAlarm("c1", Alarm.DEADLINE, 60_000),
-        StartSandbox("1", KIND, "sync"),
-    ]
+    assert h.given(assigned()) == [StartSandbox("1", KIND, "sync"), DEADLINE]
 
 
 def test_an_async_call_has_no_deadline_and_its_sandbox_is_started_later(h: Harness) -> None:
@@ -153,6 +151,13 @@ def test_calls_that_do_not_say_share_within_their_route_only() -> None:
     assert kind_of(head(sandbox_key=""), PARCEL).key == "a/p"
 
 
+def test_a_call_that_runs_at_once_needs_one_alarm(h: Harness) -> None:
+    h.running()
+    h.given(ended())
+    alarms = [c for c in h.given(assigned(entry_id=E2)) if isinstance(c, SetAlarm)]
+    assert alarms == [SetAlarm("c1", Alarm.ANNOUNCE, 200)]
+
+
 def test_a_ready_sandbox_runs_the_call_that_waits(h: Harness) -> None:
     h.given(assigned())
     assert h.given(ready()) == [
@@ -169,10 +174,7 @@ def test_an_idle_sandbox_runs_the_next_call_at_once(h: Harness) -> None:
 
 
 def test_a_large_parcel_is_fetched_first(h: Harness) -> None:
-    assert h.given(unfetched()) == [
-        SetAlarm("c1", Alarm.DEADLINE, 60_000),
-        FetchParcel("c1"),
-    ]
+    assert h.given(unfetched()) == [FetchParcel("c1"), DEADLINE]
     assert h.given(ParcelFetched("c1", PARCEL)) == [StartSandbox("1", KIND, "sync")]
 
 
@@ -194,7 +196,7 @@ def test_a_call_of_a_changed_route_gets_another_sandbox(h: Harness) -> None:
     h.running()
     h.given(ended())
     changed = head(call_id="c2", sandbox_key="k2", revision=2)
-    _, remove, start = h.given(assigned(changed, E2))
+    remove, start, _ = h.given(assigned(changed, E2))
     assert remove == RemoveSandbox("1")
     assert isinstance(start, StartSandbox)
     assert start.kind.key == "k2"
@@ -337,7 +339,7 @@ def test_a_caller_who_leaves_an_unknown_call_changes_nothing(h: Harness) -> None
 def test_a_call_that_was_refused_runs_in_another_sandbox(h: Harness) -> None:
     h.running()
     assert h.given(RunRefused("c1")) == [
-        SetAlarm("c1", Alarm.DEADLINE, 60_000),
+        DEADLINE,
         RemoveSandbox("1"),
         StartSandbox("2", KIND, "sync"),
     ]
@@ -405,12 +407,11 @@ def test_an_idle_sandbox_that_is_lost_is_removed(h: Harness) -> None:
     assert h.given(SandboxGone("1"), SandboxLost("1")) == []
 
 
-def test_a_sandbox_that_is_lost_just_when_it_was_given_a_call_says_so_of_the_call(
-    h: Harness,
-) -> None:
+@pytest.mark.parametrize("then", [RunRefused("c1"), ended(), ended(reusable=False)])
+def test_a_sandbox_that_is_lost_while_it_has_a_call_goes_after_it(h: Harness, then: Event) -> None:
     h.running()
     assert h.given(SandboxLost("1")) == []
-    assert RemoveSandbox("1") in h.given(RunRefused("c1"))
+    assert RemoveSandbox("1") in h.given(then)
 
 
 @pytest.mark.parametrize("gone_first", [False, True])
@@ -448,7 +449,7 @@ def test_an_older_reign_is_refused(h: Harness) -> None:
 
 
 def test_the_same_entry_twice_is_one_call(h: Harness) -> None:
-    assert h.given(assigned(), assigned()) == []
+    assert h.given(assigned(), assigned()) == [DEADLINE]
 
 
 @pytest.mark.parametrize("now", [[], [DrainAsked()], [EngineChanged(able=False)]])
@@ -464,7 +465,7 @@ def test_a_call_that_was_reclaimed_and_comes_again_ends_by_its_new_entry(
 
 def test_a_call_that_comes_again_while_it_waits_runs_once(h: Harness) -> None:
     again = head(attempt=2)
-    assert h.given(assigned(), assigned(again, E2)) == []
+    assert h.given(assigned(), assigned(again, E2)) == [DEADLINE]
     assert RunCall("1", again, PARCEL) in h.given(ready())
 
 
