@@ -245,6 +245,9 @@ class Gateway:
                     found = await tail.read(self._positions, count=REPLIES_AT_ONCE)
                 except Unavailable as error:
                     log.warning("replies_unreadable", error=error.message)
+                    # A Redis that was restarted may lack what it last told a runner it had, and
+                    # an answer must not lack its middle.
+                    self._waiters.break_streams(error)
                     self._look_now.set()
                     await backoff.wait()
                     continue
@@ -304,7 +307,7 @@ class Gateway:
             log.info("reply_stream_made", api_id=self._api_id)
             self._positions[keys.reply(self._api_id)] = "0-0"
         if made and self._ever_kept:
-            # What was in the lost stream never comes, and an answer must not lack its middle.
+            # What was in the lost stream never comes.
             self._waiters.break_streams(Unavailable("Redis has lost a part of the answer"))
         self._ever_kept = True
 
