@@ -43,7 +43,7 @@ class FreshProcesses:
         """Return at once: each call brings its process."""
 
     def run(self, job: runs.Job, sink: runs.Sink) -> None:
-        """Run a call; `sink` is told of its end."""
+        """Run a call; `sink` is told of its end. Raises as `processes.start`."""
         parcel = job.parcel
         variables = environment.assemble(parcel.config_env, parcel.call_env, job.ends_ms)
         output = Output(job, self._digest, self._bounds)

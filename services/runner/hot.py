@@ -17,16 +17,17 @@ from services.runner.link import Link
 from services.runner.output import Bounds, Output
 from shared import streaming
 
-#: How often it is tried to connect to a process that does not listen yet, in seconds.
-_CONNECT_EVERY_S = 0.005
+#: How long a process that is to listen may take to do so, and how often it is tried, in seconds.
+LISTEN_S, _CONNECT_EVERY_S = 30.0, 0.005
 #: The word of a process's end may come so much later than the end of its output, in seconds.
 _END_SLACK_S = 0.5
 #: So many calls a process must answer as it should before it is trusted to have done with one call
 #: when it has answered it; and how often it is looked whether it reads, in seconds.
 _PROBATION_CALLS = 16
 _LOOK_FIRST_S, _LOOK_LONGEST_S = 0.0001, 0.01
-#: How much of what a process says at its start is kept, should it not get any further.
+#: How much of what a process says at its start is kept for the log of its first call.
 _EARLY_LOG_BYTES = 16 * 1024
+_CLOSED = runs.BadAnswer("it closed its standard output")
 
 
 class Unready(Exception):
@@ -96,13 +97,17 @@ class HotProcess:
         self._logs: list[pipes.Reader] = []
         self._requests: pipes.Writer | None = None
         self._answers: pipes.Reader | None = None
-        self._connecting: asyncio.Future[int | None] | None = None
+        #: While it is opened: whether the process listens.
+        self._listens: asyncio.Future[bool] | None = None
 
     # Start and end.
 
     async def open(self) -> None:
         """Start the process, and return when it can be called. Raises `Unready`."""
-        ours = processes.start(self._link, protocol.environment_block(self._variables))
+        try:
+            ours = processes.start(self._link, protocol.environment_block(self._variables))
+        except OSError as error:
+            raise Unready(processes.unstarted(error), b"") from error
         self._logs.append(pipes.Reader(ours.stderr, self._log))
         if self._framing.listener:
             os.close(ours.stdin)
@@ -112,25 +117,44 @@ class HotProcess:
             self._speak_by(ours.stdin, ours.stdout)
 
     async def _until_it_listens(self, listener: str) -> None:
-        while True:
-            self._connecting = self._loop.create_future()
-            self._link.send(protocol.connect(listener))
-            fd = await self._connecting
-            if fd is not None:
-                os.close(fd)
-                return
-            if self._useless is not None:
-                self._drain_logs()
-                raise Unready(self._useless, self._early_log)
-            await asyncio.sleep(_CONNECT_EVERY_S)
+        try:
+            async with asyncio.timeout(LISTEN_S):
+                while True:
+                    if await self._tries_to_connect(listener):
+                        return
+                    await asyncio.sleep(_CONNECT_EVERY_S)
+        except TimeoutError as error:
+            why = f"it did not listen at FN_LISTENER within {LISTEN_S:g} s"
+            raise self._unready(runs.BadAnswer(why)) from error
+
+    async def _tries_to_connect(self, listener: str) -> bool:
+        """Return whether it listens by now. Raises `Unready` if it never will."""
+        self._listens = self._loop.create_future()
+        self._link.send(protocol.connect(listener))
+        listens = self._link.open and await self._listens
+        if self._useless is not None:
+            raise self._unready(self._useless)
+        if not self._link.open:
+            raise self._unready(runs.EngineFailed("the sandbox ended at its start"))
+        return listens
+
+    def _unready(self, ending: runs.Ending) -> Unready:
+        self._drain_logs()
+        return Unready(ending, self._early_log)
 
     def close(self) -> None:
         """Let go of everything; no call is under way."""
-        if self._connecting is not None and not self._connecting.done():
-            self._connecting.set_result(None)
+        self._tell_listens(listens=False)
         self._hang_up()
         for log in self._logs:
             log.close()
+
+    def _tell_listens(self, *, listens: bool) -> bool:
+        """Tell who opens it; False if nobody does."""
+        if self._listens is None or self._listens.done():
+            return False
+        self._listens.set_result(listens)
+        return True
 
     def _speak_by(self, requests: int, answers: int) -> None:
         self._requests = pipes.Writer(requests)
@@ -149,16 +173,21 @@ class HotProcess:
         self._drain_logs()
         if self._answers is not None:
             self._answers.drain()
-        output = Output(job, self._digest, self._bounds)
         if self._useless is not None and self._used:
             sink.refused()
-        elif self._useless is not None:
-            output.log.write(self._early_log)
+            return
+        output = Output(job, self._digest, self._bounds)
+        output.log.write(self._early_log)
+        self._early_log = b""
+        if self._useless not in (None, _CLOSED):
             sink.done(output.result(self._useless), reusable=False)
-        else:
-            parser = self._framing.parser(job.head.call_id, self._bounds.response)
-            self._run = _Run(job, sink, output, parser)
+            return
+        parser = self._framing.parser(job.head.call_id, self._bounds.response)
+        self._run = _Run(job, sink, output, parser)
+        if self._useless is None:
             self._ask(self._run)
+        else:
+            self._cut_off(self._run, _CLOSED.why)
 
     def _ask(self, run: _Run) -> None:
         if self._framing.listener and self._requests is None:
@@ -170,9 +199,9 @@ class HotProcess:
         request = self._framing.request(job.head, job.parcel, job.ends_ms)
         if self._framing.listener or self._trusted >= _PROBATION_CALLS:
             run.asked = True
-            self._requests.write(request)
+            self._write(run, request)
         else:
-            self._requests.write(request[:1])
+            self._write(run, request[:1])
             self._ask_once_it_reads(run, request[1:], _LOOK_FIRST_S)
 
     def _ask_once_it_reads(self, run: _Run, rest: bytes, pause_s: float) -> None:
@@ -190,24 +219,26 @@ class HotProcess:
         self._answers.drain()
         if run is self._run:
             run.asked = True
-            self._requests.write(rest)
+            self._write(run, rest)
+
+    def _write(self, run: _Run, data: bytes) -> None:
+        assert self._requests is not None  # noqa: S101 (opened)
+        self._requests.write(data)
+        if self._requests.broken and self._unread(run):
+            self._cut_off(run, "it closed its standard input")
 
     def connected(self, error: int, fd: int | None) -> None:
         """Take the connection that was asked for, or the reason why there is none."""
-        if self._connecting is not None and not self._connecting.done():
-            self._connecting.set_result(fd)
-        elif fd is None or self._run is None:
-            self._not_connected(error)
-            if fd is not None:
-                os.close(fd)
-        else:
+        run = self._run
+        if fd is not None and run is not None:
             self._speak_by(os.dup(fd), fd)
-            self._ask(self._run)
-
-    def _not_connected(self, error: int) -> None:
-        if self._run is not None:
+            self._ask(run)
+            return
+        if fd is not None:
+            os.close(fd)
+        if not self._tell_listens(listens=fd is not None) and run is not None:
             why = f"its socket does not take a connection: {os.strerror(error).lower()}"
-            self._broke_off(self._run, why)
+            self._cut_off(run, why)
 
     def more(self, taken_bytes: int) -> None:
         """Go on reading an answer, of which its caller has taken so many bytes in all."""
@@ -230,12 +261,13 @@ class HotProcess:
         self._end = told
         run = self._run
         if run is None:
+            if self._useless == _CLOSED:
+                self._useless = self._death()
             self._is_useless(self._death())
             return
         if self._answers is not None:
             self._answers.drain()
-        if run is self._run:
-            self._cut_off(run)
+        self._parse(run, run.parser.eof)
 
     # What comes from the process.
 
@@ -251,13 +283,13 @@ class HotProcess:
 
     def _take(self, data: bytes) -> None:
         run = self._run
-        if run is not None and self._is_unasked(run):
+        said = bool(data.strip(b"\r\n"))
+        if run is not None and said and self._is_unasked(run):
             self._refuse_unasked(run, data)
         elif run is not None:
             self._parse(run, lambda: run.parser.feed(data))
-        elif data.strip(b"\r\n"):
-            said = answer.excerpt(data)
-            self._is_useless(runs.BadAnswer(f"it wrote {said} without being asked"))
+        elif said:
+            self._is_useless(_unasked(data))
 
     def _is_unasked(self, run: _Run) -> bool:
         """Say whether what comes first cannot be an answer: nothing of the call has been read."""
@@ -268,7 +300,8 @@ class HotProcess:
 
     def _refuse_unasked(self, run: _Run, data: bytes) -> None:
         """End a call on whose pipe something else came: perhaps an earlier answer once more."""
-        why = runs.BadAnswer(f"it wrote {answer.excerpt(data)} without being asked")
+        self._drain_logs()
+        why = _unasked(data)
         if run.accepted_before:
             self._useless = why
             self._forget(run)
@@ -277,6 +310,8 @@ class HotProcess:
             self._finish(why, reusable=False)
 
     def _parse(self, run: _Run, parse: Callable[[], list[answer.Event]]) -> None:
+        if run is not self._run:
+            return
         try:
             self._handle(run, parse())
         except answer.TooLarge:
@@ -324,45 +359,57 @@ class HotProcess:
         elif run.head is not None:
             self._trusted += 1
             ending = runs.Answered(run.head.status, run.head.headers, run.streamed)
-        # What it has not read of this call it would take for the next.
-        read = bool(self._framing.listener) or (
-            self._requests.all_written and not self._requests.unread()
+        # What it has not read of this call it would take for the next; a connection is not reused.
+        reusable = bool(self._framing.listener) or (
+            reusable and self._requests.all_written and not self._requests.unread()
         )
-        self._finish(ending, reusable=reusable and read and self._end is None)
+        self._finish(ending, reusable=reusable and self._end is None)
 
     def _silent(self) -> None:
-        """Note that nothing more comes: its end is told soon, or it has just closed its output."""
+        """Note that nothing more comes: that may be how an answer ends."""
         run = self._run
         if run is None:
-            self._is_useless(runs.BadAnswer("it closed its standard output"))
-        elif self._framing.listener:
-            self._cut_off(run)
+            self._is_useless(_CLOSED)
+            return
+        try:
+            events = run.parser.eof()
+        except answer.BadAnswer as error:
+            self._cut_off(run, str(error))
         else:
-            run.patience = self._loop.call_later(_END_SLACK_S, self._cut_off, run)
+            self._handle(run, events)
 
-    def _cut_off(self, run: _Run) -> None:
-        """End a call of which nothing more will come, which may be how its answer ends."""
-        if run is self._run:
-            self._parse(run, run.parser.eof)
+    def _cut_off(self, run: _Run, why: str) -> None:
+        """End a call of which nothing more will come; how its process ended says more than `why`.
+
+        Should it have ended, that is told soon.
+        """
+        if self._end is not None or self._unseen(run):
+            self._broke_off(run, why)
+        elif run.patience is None:
+            run.patience = self._loop.call_later(_END_SLACK_S, self._broke_off, run, why)
 
     def _broke_off(self, run: _Run, why: str) -> None:
         """End a call whose answer is none: by how the process ended, if it has."""
+        if run is not self._run:
+            return
         self._drain_logs()
-        if self._end is None:
-            self._finish(runs.BadAnswer(why), reusable=False)
-        elif self._unseen(run):
+        if self._unseen(run):
             self._forget(run)
             run.sink.refused()
+        elif self._end is None:
+            self._finish(runs.BadAnswer(why), reusable=False)
         else:
             self._finish(self._death(), reusable=False)
 
     def _unseen(self, run: _Run) -> bool:
-        """Say whether the process was of use before and has read nothing of this call."""
+        """Say whether the process was of use before and knows nothing of this call."""
+        if self._requests is None:
+            return self._used
         begun = run.asked and not self._unread(run)
         return run.accepted_before > 0 and run.head is None and not begun
 
     def _unread(self, run: _Run) -> bool:
-        """Say whether the process has read nothing of a call."""
+        """Say whether the process has read nothing of a call; nobody can tell of a connection."""
         if self._requests is None or self._framing.listener:
             return False
         return self._requests.unread() == self._requests.accepted - run.accepted_before
@@ -377,8 +424,7 @@ class HotProcess:
     def _is_useless(self, why: runs.Ending) -> None:
         if self._useless is None:
             self._useless = why
-            if self._connecting is not None and not self._connecting.done():
-                self._connecting.set_result(None)
+            self._tell_listens(listens=False)
             self._hang_up()
             self._tell_useless()
 
@@ -398,3 +444,7 @@ class HotProcess:
                 timer.cancel()
         if self._framing.listener:
             self._hang_up()
+
+
+def _unasked(data: bytes) -> runs.BadAnswer:
+    return runs.BadAnswer(f"it wrote {answer.excerpt(data)} without being asked")

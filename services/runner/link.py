@@ -7,8 +7,11 @@ import array
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from services.runner import protocol
 
@@ -24,7 +27,6 @@ class Listener:
 
     def __init__(self, path: Path) -> None:
         """Listen at `path`, for whatever user the sandbox runs as. Raises OSError."""
-        self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.setblocking(False)  # noqa: FBT003 (the name is the standard library's)
@@ -42,9 +44,16 @@ class Listener:
         return Link(connection)
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening; who tries to connect then is refused."""
         self._socket.close()
-        self._path.unlink(missing_ok=True)
+
+
+class _Unsent(NamedTuple):
+    """A frame that could not go yet, or what is left of one."""
+
+    data: bytes
+    #: Copies of the file descriptors that go with it.
+    fds: Sequence[int]
 
 
 class Link:
@@ -58,7 +67,7 @@ class Link:
         self._socket = connection
         self._loop = asyncio.get_running_loop()
         self._parser = protocol.Frames()
-        self._unsent = b""
+        self._unsent: deque[_Unsent] = deque()
         self._taker: Frames = _ignore
         self._lost: Callable[[], None] = _nothing
         self.open = True
@@ -75,15 +84,26 @@ class Link:
         """
         if not self.open:
             return
+        sent = 0 if self._unsent else self._send_now(frame, fds)
+        if sent < len(frame):
+            if not self._unsent:
+                self._loop.add_writer(self._socket.fileno(), self._writable)
+            # They go with the first byte.
+            copies = () if sent else tuple(os.dup(fd) for fd in fds)
+            self._unsent.append(_Unsent(frame[sent:], copies))
+
+    def _send_now(self, frame: bytes, fds: Sequence[int]) -> int:
+        """Return how many bytes have gone."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
-            sent = self._socket.sendmsg([frame], rights)
+            return self._socket.sendmsg([frame], rights)
+        except BlockingIOError:
+            return 0
         except OSError:
-            # Reading notices it too, and tells.
-            return
-        if sent < len(frame):
-            self._unsent = frame[sent:]
-            self._loop.add_writer(self._socket.fileno(), self._writable)
+            # What is lost shows when it is read from.
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            return len(frame)
 
     def close(self) -> None:
         """Close it; `lost` is not called for that."""
@@ -92,16 +112,21 @@ class Link:
             self._loop.remove_reader(self._socket.fileno())
             self._loop.remove_writer(self._socket.fileno())
             self._socket.close()
+            for unsent in self._unsent:
+                _close(unsent.fds)
+            self._unsent.clear()
 
     def _writable(self) -> None:
-        try:
-            self._unsent = self._unsent[self._socket.send(self._unsent) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            self._unsent = b""
-        if not self._unsent:
-            self._loop.remove_writer(self._socket.fileno())
+        while self._unsent:
+            frame, fds = self._unsent[0]
+            sent = self._send_now(frame, fds)
+            if not sent:
+                return
+            _close(fds)
+            self._unsent[0] = _Unsent(frame[sent:], ())
+            if sent == len(frame):
+                self._unsent.popleft()
+        self._loop.remove_writer(self._socket.fileno())
 
     def _readable(self) -> None:
         try:
@@ -116,13 +141,17 @@ class Link:
         except protocol.BadFrame:
             data, frames = b"", []
         for frame in frames:
-            brings = isinstance(frame, protocol.Connected) and fds
+            brings = isinstance(frame, protocol.Connected) and not frame.error and fds
             self._taker(frame, fds.pop(0) if brings else None)
-        for fd in fds:
-            os.close(fd)
+        _close(fds)
         if not data and self.open:
             self.close()
             self._lost()
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

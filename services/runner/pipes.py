@@ -43,6 +43,8 @@ class Writer:
         self._finishing = False
         #: Bytes that the pipe has taken.
         self.accepted = 0
+        #: Whether nobody can read what is written.
+        self.broken = False
 
     def write(self, data: bytes) -> None:
         """Write these bytes; those before must have been written."""
@@ -85,6 +87,7 @@ class Writer:
         except BlockingIOError:
             return
         except OSError:
+            self.broken = True
             self._unsent = memoryview(b"")
         else:
             self.accepted += count

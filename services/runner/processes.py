@@ -24,11 +24,12 @@ def start(link: Link, environment: bytes) -> Pipes:
 
     Raises OSError if no files are left, or (E2BIG) if the environment is too long.
     """
+    frame = protocol.start(environment)
     opened: list[int] = []
     try:
         for make in (pipes.pair_for_input, pipes.pair_for_output, pipes.pair_for_output):
             opened += make()
-        link.send(protocol.start(environment), opened[0::2])
+        link.send(frame, opened[0::2])
     except BaseException:
         for fd in opened[1::2]:
             os.close(fd)
@@ -40,6 +41,13 @@ def start(link: Link, environment: bytes) -> Pipes:
     return Pipes(*opened[1::2])
 
 
+def unstarted(error: OSError) -> runs.TooLarge | runs.Broken:
+    """Return what it means that a process could not even be asked for."""
+    if error.errno == errno.E2BIG:
+        return runs.TooLarge(str(error.strerror))
+    return runs.Broken(f"The runner lacks what it takes: {error}")
+
+
 def ending(told: protocol.Ended) -> runs.Exited | runs.ImageUnusable | runs.TooLarge:
     """Return what the end of a process means.
 
@@ -47,7 +55,7 @@ def ending(told: protocol.Ended) -> runs.Exited | runs.ImageUnusable | runs.TooL
     Exited(code=137, oom_killed=True)
     """
     if told.error == errno.E2BIG:
-        return runs.TooLarge("the kernel takes no variable longer than 128 KiB")
+        return runs.TooLarge("the kernel takes no variable over 128 KiB, and not 2 MiB in all")
     if told.error:
         return runs.ImageUnusable(os.strerror(told.error).lower())
     code = os.waitstatus_to_exitcode(told.status)

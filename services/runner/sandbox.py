@@ -5,16 +5,15 @@ costs no container, only (format `default`) a process, or not even that.
 """
 
 import asyncio
+import dataclasses
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
-from services.runner import containers, engine, metrics, namespaces, protocol, runs
+from services.runner import containers, engine, metrics, namespaces, processes, protocol, runs
 from services.runner.framing import formats
 from services.runner.fresh import FreshProcesses
 from services.runner.holders import Holders
@@ -24,14 +23,14 @@ from services.runner.link import Link, Listener
 from services.runner.output import Bounds
 from services.runner.pool import Kind
 from services.runner.slots import Slots
-from shared import messages
+from shared import messages, tasks
 from shared.streams import Backoff
 
 log = structlog.get_logger()
 
-#: How long a started container's first process may take to say hello, and a process that is to
-#: listen to do so, in seconds.
-HELLO_S, LISTEN_S = 15.0, 30.0
+#: How long a started container's first process may take to say hello, in seconds.
+HELLO_S = 15.0
+_LATE = f"a sandbox did not come up within {HELLO_S:g} s"
 _SOCKET, _INIT = "socket", "init"
 _REMOVAL_TRIES = 4
 
@@ -77,7 +76,7 @@ class Sandbox:
     """
 
     def __init__(self, kind: Kind, folder: Path, useless: Callable[[], None]) -> None:
-        """`useless` is called once if, with no call under way, it can run no more calls."""
+        """`useless` is called if, once it is open and with no call under way, it can run none."""
         self.kind, self.folder = kind, folder
         self.digest = ""
         self.container_id = ""
@@ -87,23 +86,19 @@ class Sandbox:
         self._tell_useless = useless
         self._link: Link | None = None
         self._driver: Driver | None = None
+        self._opened = False
 
     async def open(self, link: Link, bounds: Bounds) -> None:
         """Be ready for calls, by a link whose first frame has not been read. Raises `Unopened`."""
         self._link = link
-        hello: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        link.listen(lambda frame, _: _greeted(hello, frame), lambda: _hung_up(hello))
-        await hello
+        await _hello(link)
         self._driver = self._make_driver(link, bounds)
         link.listen(self._frame, self._lost)
         try:
-            async with asyncio.timeout(LISTEN_S):
-                await self._driver.open()
+            await self._driver.open()
         except Unready as error:
             raise Unopened(error.ending, error.log) from error
-        except TimeoutError as error:
-            why = f"it did not listen at FN_LISTENER within {LISTEN_S:g} s"
-            raise Unopened(runs.BadAnswer(why)) from error
+        self._opened = True
 
     def _make_driver(self, link: Link, bounds: Bounds) -> Driver:
         if self.kind.format == "default":
@@ -118,7 +113,7 @@ class Sandbox:
             bounds,
             framing=framing,
             variables=variables,
-            useless=self._tell_useless,
+            useless=self._is_useless,
         )
 
     def run(self, job: runs.Job, sink: runs.Sink) -> None:
@@ -129,10 +124,10 @@ class Sandbox:
         try:
             self._driver.run(job, sink)
         except OSError as error:
-            # No file descriptors or no memory are left to this runner.
-            log.exception("run_broken", call_id=job.head.call_id)
-            broken = runs.Broken(f"The runner lacks what it takes: {error}")
-            sink.done(runs.Result(broken, digest=self.digest), reusable=False)
+            unstarted = processes.unstarted(error)
+            if isinstance(unstarted, runs.Broken):
+                log.exception("run_broken", call_id=job.head.call_id)
+            sink.done(runs.Result(unstarted, digest=self.digest), reusable=False)
 
     def more(self, taken_bytes: int) -> None:
         """Let an answer go on, of which so many bytes were taken in all."""
@@ -167,24 +162,35 @@ class Sandbox:
         under_way = self._driver.abandon(runs.EngineFailed("the sandbox ended under the call"))
         self._driver.close()
         if not under_way:
+            self._is_useless()
+
+    def _is_useless(self) -> None:
+        # Of one that is being opened, the error of that says so.
+        if self._opened:
             self._tell_useless()
 
 
-def _greeted(hello: "asyncio.Future[None]", frame: protocol.Frame) -> None:
-    if hello.done():
-        return
-    if isinstance(frame, protocol.Hello) and frame.version == protocol.VERSION:
-        hello.set_result(None)
-    else:
-        hello.set_exception(Unopened(runs.Broken(f"The sandbox's first frame is {frame}.")))
+async def _hello(link: Link) -> None:
+    """Wait until a sandbox's first process has said hello. Raises `Unopened`."""
+    hello: asyncio.Future[protocol.Frame | None] = asyncio.get_running_loop().create_future()
+
+    def greeted(frame: protocol.Frame | None) -> None:
+        if not hello.done():
+            hello.set_result(frame)
+
+    link.listen(lambda frame, _: greeted(frame), lambda: greeted(None))
+    try:
+        async with asyncio.timeout(HELLO_S):
+            frame = await hello
+    except TimeoutError as error:
+        raise Unopened(runs.EngineFailed(_LATE)) from error
+    if not link.open:
+        raise Unopened(runs.EngineFailed("the sandbox ended at its start"))
+    if frame != protocol.Hello(protocol.VERSION):
+        raise Unopened(runs.Broken(f"The sandbox's first frame is {frame}."))
 
 
-def _hung_up(hello: "asyncio.Future[None]") -> None:
-    if not hello.done():
-        hello.set_exception(Unopened(runs.EngineFailed("the sandbox ended at its start")))
-
-
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Places:
     """Where runner and engine meet: one folder, as each of them calls it."""
 
@@ -258,8 +264,7 @@ class Sandboxes:
             take_back = self._holders.give_back if usable else self._holders.discard
             await take_back(sandbox.namespace)
         sandbox.container_id, sandbox.namespace, sandbox.namespace_usable = "", None, True
-        with suppress(OSError):
-            shutil.rmtree(sandbox.folder)
+        await asyncio.to_thread(shutil.rmtree, sandbox.folder, ignore_errors=True)
 
     async def _open(self, sandbox: Sandbox, sandbox_id: str, mode: messages.Mode) -> None:
         image = await self._images.ensure(sandbox.kind.image)
@@ -268,12 +273,13 @@ class Sandboxes:
             raise engine.ImageRefused("No command specified")
         slot = await self._starts[mode].acquire()
         try:
-            listener = self._prepare(sandbox)
+            listener = await self._prepare(sandbox)
             try:
                 sandbox.namespace = await self._holders.acquire(sandbox.kind.app)
                 config = containers.sandbox(
                     sandbox_id,
-                    sandbox.kind,
+                    # The name may mean another image by now, with another command.
+                    dataclasses.replace(sandbox.kind, image=image.digest),
                     image.command,
                     sandbox.namespace,
                     self._places.bind(sandbox_id),
@@ -288,14 +294,21 @@ class Sandboxes:
             slot.release()
         await sandbox.open(link, self._bounds)
 
-    def _prepare(self, sandbox: Sandbox) -> Listener:
+    async def _prepare(self, sandbox: Sandbox) -> Listener:
         """Make the folder in which the sandbox finds our init and the socket to us."""
+        making = asyncio.create_task(asyncio.to_thread(self._make_folder, sandbox.folder))
         try:
-            sandbox.folder.mkdir(mode=0o755)
-            (sandbox.folder / _INIT).hardlink_to(self._places.here / _INIT)
+            await asyncio.shield(making)
             return Listener(sandbox.folder / _SOCKET)
         except OSError as error:
             raise Unopened(runs.Broken(f"The runner cannot use RUNNER_FOLDER: {error}")) from error
+        finally:
+            # If this is cancelled meanwhile: what comes to be must be there when it is removed.
+            await asyncio.wait({making})
+
+    def _make_folder(self, folder: Path) -> None:
+        folder.mkdir(mode=0o755)
+        (folder / _INIT).hardlink_to(self._places.here / _INIT)
 
     async def _started(self, sandbox: Sandbox, listener: Listener) -> Link:
         """Start the container; return the link by which its first process has come."""
@@ -310,11 +323,14 @@ class Sandboxes:
                 sandbox.namespace_usable = False
                 raise
             async with asyncio.timeout(HELLO_S):
-                return await greeting
-        except TimeoutError as error:
-            raise engine.EngineError(f"a sandbox did not come up within {HELLO_S:g} s") from error
-        finally:
-            greeting.cancel()
+                return await asyncio.shield(greeting)
+        except BaseException as error:
+            await tasks.end(greeting)
+            if not greeting.cancelled():
+                greeting.result().close()
+            if isinstance(error, TimeoutError):
+                raise engine.EngineError(_LATE) from error
+            raise
 
     async def _removed(self, container_id: str) -> bool:
         backoff = Backoff(first_s=0.2)

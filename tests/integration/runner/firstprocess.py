@@ -72,7 +72,7 @@ class Standard:
 
 def read_all(fd: int) -> bytes:
     """Return what comes up to the end; raises TimeoutError if it does not come."""
-    pieces = []
+    pieces: list[bytes] = []
     while True:
         if not select.select([fd], [], [], PATIENCE_S)[0]:
             raise TimeoutError(f"no end, after {b''.join(pieces)!r}")

@@ -15,16 +15,18 @@ import msgspec
 import pytest
 
 from services.runner import __main__ as process
-from services.runner import containers, engine
+from services.runner import containers, engine, janitor, sandbox
 from services.runner.holders import Holders
 from services.runner.service import Runner
 from services.runner.settings import Settings
 from services.runner.upkeep import Upkeep
 from shared import clock, ids, keys, messages, scripts, streams
 from tests.conftest import eventually
-from tests.integration.runner.conftest import DOCKER_HOST, NETWORK, PARCEL, head, shell
+from tests.integration.runner.bench import DOCKER_HOST, NETWORK, PARCEL, head
+from tests.integration.runner.functions import shell
 
 API = "api-test"
+MEMORY_MB = 2048
 EVENT: Any = messages.Event
 
 
@@ -34,6 +36,7 @@ class Life:
 
     runner_id: str
     platform: str
+    folder: Path
     runner: Runner
     holders: Holders
     redis: streams.Redis
@@ -129,7 +132,7 @@ class Life:
 
 @asynccontextmanager
 async def living(
-    redis: streams.Redis, docker_host: str = DOCKER_HOST, **changes: Any
+    redis: streams.Redis, folder: sandbox.Places, docker_host: str = DOCKER_HOST, **changes: Any
 ) -> AsyncIterator[Life]:
     pool = redis.connection_pool.connection_kwargs
     configured = msgspec.convert(
@@ -137,6 +140,7 @@ async def living(
             "mq_url": f"redis://{pool['host']}:{pool['port']}",
             "platform_name": f"test-{secrets.token_hex(4)}",
             "docker_host": docker_host,
+            "runner_folder": str(folder.here),
             "runner_network": NETWORK,
             "namespace_spares": 0,
             "drain_grace_s": 10.0,
@@ -146,17 +150,27 @@ async def living(
     )
     runner_id = ids.new_process_id("runner")
     owner = containers.Owner(configured.platform_name, runner_id)
+    where = own_place(folder, runner_id)
     stop = asyncio.Event()
     async with process.connected_engine(configured) as real:
         info = await process.first_info(real, stop)
-        async with process.world(configured, [], owner, real, info) as world:
-            runner = Runner(runner_id, configured, world)
+        async with process.world(
+            configured, [], owner, real, starts=4, where=where
+        ) as world:
+            runner = Runner(runner_id, configured, world, MEMORY_MB)
             upkeep = Upkeep(runner_id, configured, world, info, runner)
             task = asyncio.create_task(
                 process.live(runner, upkeep, world, configured.drain_grace_s, stop)
             )
             life = Life(
-                runner_id, configured.platform_name, runner, world.holders, redis, stop, task
+                runner_id,
+                configured.platform_name,
+                where.here,
+                runner,
+                world.holders,
+                redis,
+                stop,
+                task,
             )
             await redis.xadd(keys.reply(API), {"start": "1"})
             await life.heartbeat(lambda beat: beat.able)
@@ -164,11 +178,20 @@ async def living(
             if not life.left:
                 await life.leave()
         assert await real.labelled(configured.platform_name) == []
+    assert sorted(path.name for path in where.here.iterdir()) == ["init"]
+
+
+def own_place(folder: sandbox.Places, runner_id: str) -> sandbox.Places:
+    """Return a runner's own folder, made as its process makes it."""
+    here = folder.here / janitor.folder_name(runner_id)
+    here.mkdir()
+    (here / "init").hardlink_to(folder.here / "init")
+    return sandbox.Places(here, here)
 
 
 @pytest.fixture
-async def life(redis: streams.Redis) -> AsyncIterator[Life]:
-    async with living(redis) as made:
+async def life(redis: streams.Redis, places: sandbox.Places) -> AsyncIterator[Life]:
+    async with living(redis, places) as made:
         yield made
 
 
@@ -319,9 +342,9 @@ async def test_draining_finishes_what_runs_and_hands_back_what_comes(
 
 
 async def test_what_does_not_finish_in_the_grace_goes_back_or_fails(
-    redis: streams.Redis, docker: aiodocker.Docker
+    redis: streams.Redis, docker: aiodocker.Docker, places: sandbox.Places
 ) -> None:
-    async with living(redis, drain_grace_s=0.5) as life:
+    async with living(redis, places, drain_grace_s=0.5) as life:
         image = await shell(docker, "sleep 600")
         kept, lost = asynchronous(image), sync(image)
         await life.assign(kept)
@@ -339,7 +362,10 @@ async def test_what_does_not_finish_in_the_grace_goes_back_or_fails(
 
 
 async def test_leftovers_are_removed_at_the_start_but_not_a_siblings(
-    redis: streams.Redis, container_engine: engine.Engine, docker: aiodocker.Docker
+    redis: streams.Redis,
+    container_engine: engine.Engine,
+    docker: aiodocker.Docker,
+    places: sandbox.Places,
 ) -> None:
     platform = f"test-{secrets.token_hex(4)}"
     image = await shell(docker, "sleep 600")
@@ -351,7 +377,7 @@ async def test_leftovers_are_removed_at_the_start_but_not_a_siblings(
     beat = messages.Heartbeat("sibling", "e", clock.epoch_ms() + 60_000, 1, 1.0, "amd64")
     await redis.hset(keys.RUNNERS, "sibling", messages.encode(beat))
     try:
-        async with living(redis, platform_name=platform):
+        async with living(redis, places, platform_name=platform):
 
             async def swept() -> bool:
                 found = {f.container_id for f in await container_engine.labelled(platform)}
@@ -426,11 +452,11 @@ class CuttableEngine:
 
 @pytest.mark.skipif(not DOCKER_HOST.startswith("unix://"), reason="cuts a unix socket")
 async def test_an_engine_that_goes_and_comes_back(
-    redis: streams.Redis, docker: aiodocker.Docker, tmp_path: Path
+    redis: streams.Redis, docker: aiodocker.Docker, tmp_path: Path, places: sandbox.Places
 ) -> None:
     way = CuttableEngine(tmp_path / "docker.sock")
     await way.connect()
-    async with living(redis, docker_host=f"unix://{way.path}") as life:
+    async with living(redis, places, docker_host=f"unix://{way.path}") as life:
         image = await shell(docker, "sleep 600")
         kept, lost = asynchronous(image), sync(image)
         await life.assign(kept)
