@@ -1,7 +1,6 @@
 """How does an api replica start and stop? `python -m services.api`."""
 
 import asyncio
-import gc
 import os
 import sys
 from contextlib import suppress
@@ -19,9 +18,6 @@ from shared.errors import BadSettings
 
 #: Longest request line (`?payload=`) and header; the limit of the environment comes after.
 LINE_MAX_BYTES, HEADER_MAX_BYTES = 64 * 1024, 256 * 1024
-#: Objects made between two collections of cyclic garbage, of which calls leave next to none;
-#: and how often the older generations are looked at. The default (700) costs a tenth of each call.
-GC_THRESHOLDS = (20_000, 20, 100)
 #: Exit codes.
 BAD_SETTINGS, NOT_STARTED = 2, 1
 
@@ -84,8 +80,7 @@ def main() -> int:
         print(error.message, file=sys.stderr)  # noqa: T201 (logging needs the settings)
         return BAD_SETTINGS
     logs.configure("api", chosen.log_level)
-    gc.freeze()  # what is loaded now stays
-    gc.set_threshold(*GC_THRESHOLDS)
+    service.rest_garbage_collector()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
             loop.run(serve(chosen))

@@ -99,7 +99,7 @@ async def test_a_command_in_the_folder(bench: Bench) -> None:
 
 async def test_a_command_on_the_images_path(bench: Bench) -> None:
     """Which a route's config may change; a path that it makes empty holds nothing."""
-    made = "RUN mkdir /a /b; for d in a b; do printf \"#!/bin/sh\\necho $d\" > /$d/x; done"
+    made = 'RUN mkdir /a /b; for d in a b; do printf "#!/bin/sh\\necho $d" > /$d/x; done'
     lines = (made, "RUN chmod 755 /a/x /b/x", "ENV PATH=/a:/bin", 'ENTRYPOINT ["x"]')
     assert await answer(bench, *lines) == "a\n"
     assert await answer(bench, *lines, config={"PATH": "/b"}) == "b\n"

@@ -154,9 +154,7 @@ async def living(
     stop = asyncio.Event()
     async with process.connected_engine(configured) as real:
         info = await process.first_info(real, stop)
-        async with process.world(
-            configured, [], owner, real, starts=4, where=where
-        ) as world:
+        async with process.world(configured, [], owner, real, starts=4, where=where) as world:
             runner = Runner(runner_id, configured, world, MEMORY_MB)
             upkeep = Upkeep(runner_id, configured, world, info, runner)
             task = asyncio.create_task(
