@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
@@ -89,5 +90,6 @@ async def test_an_end_can_free_capacity_in_the_same_step(redis: streams.Redis) -
         end = scripts.end(keys.runner("r1"), entry_id, record, None, "", freed=freed)
         assert await pipe.send(end) == 1
         assert await pipe.send(end) == 0
-    told = [messages.decode(e[1][b"m"], messages.Event) for e in await redis.xrange(keys.EVENTS)]
-    assert told[0] == freed
+    entries: Any = await redis.xrange(keys.EVENTS)
+    event: Any = messages.decode(entries[0][1][b"m"], messages.Event)
+    assert event == freed
