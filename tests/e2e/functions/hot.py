@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 STDIN, STDOUT = sys.stdin.buffer, sys.stdout.buffer
 HTTP = os.environ["FN_FORMAT"] == "http"
-SEEN = []
+SEEN: list[bytearray] = []
 
 
 def write(data: bytes) -> None:
