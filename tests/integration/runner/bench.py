@@ -126,12 +126,17 @@ class Box:
         *,
         env: dict[str, str] | None = None,
         config: dict[str, str] | None = None,
+        method: str = "POST",
+        url: str = "http://host/r/app/p",
+        headers: runs.Headers = (),
         streams: bool = False,
         **changes: Any,
     ) -> Caller:
         """Give it a call; return who waits for it."""
         caller = Caller(streams=streams)
-        parcel = messages.Parcel(env or {}, config or {}, payload, url="http://host/r/app/p")
+        parcel = messages.Parcel(
+            env or {}, config or {}, payload, method=method, url=url, headers=headers
+        )
         called = head(**changes)
         ends_ms = clock.epoch_ms() + called.timeout_ms
         self.sandbox.run(runs.Job(called, parcel, clock.monotonic_s(), ends_ms), caller)

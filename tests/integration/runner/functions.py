@@ -3,12 +3,14 @@
 An image's tag says what it was made of, so that it is made once.
 """
 
+import asyncio
 import hashlib
 import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import aiodocker
@@ -25,14 +27,19 @@ async def build(
     *instructions: str,
     base: str = BUSYBOX,
     files: Mapping[str, bytes] | None = None,
+    get: Callable[[Path], None] | None = None,
 ) -> str:
-    """Make an image of a Dockerfile's instructions and the files they copy; return its tag."""
+    """Make an image of a Dockerfile's instructions and the files they copy; return its tag.
+
+    What else they copy, `get` puts into a folder, `got`; the instructions say what that is.
+    """
     text = "\n".join([f"FROM {base}", *instructions]).encode()
     contents = {"Dockerfile": text, **(files or {})}
     made_of = b"\0".join(part for item in contents.items() for part in (item[0].encode(), item[1]))
     tag = f"millrace-test/{name}:{hashlib.sha256(made_of).hexdigest()[:16]}"
     if not await there(docker, tag):
-        await docker.images.build(fileobj=_tar(contents), encoding="identity", tag=tag)
+        context = await asyncio.to_thread(_context, contents, get)
+        await docker.images.build(fileobj=context, encoding="identity", tag=tag)
         assert await there(docker, tag), f"{tag} cannot be built"
     return tag
 
@@ -46,13 +53,17 @@ async def there(docker: aiodocker.Docker, tag: str) -> bool:
     return True
 
 
-def _tar(contents: Mapping[str, bytes]) -> io.BytesIO:
+def _context(contents: Mapping[str, bytes], get: Callable[[Path], None] | None) -> io.BytesIO:
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
         for name, content in contents.items():
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(content), 0o755
             tar.addfile(info, io.BytesIO(content))
+        if get is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                get(Path(folder))
+                tar.add(folder, "got")
     made.seek(0)
     return made
 
