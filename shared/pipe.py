@@ -1,8 +1,9 @@
 """How do commands get to Redis and answers back, without waiting for each other?
 
 One connection, made by the Redis client (which knows addresses, passwords and TLS), then used
-as a pipe: what is sent in one turn of the loop goes in one write, answers come in the order of the
-commands. The client's own pipelines cost several times as much for each call (docs/decisions/0006).
+as a pipe: a command goes at once if no answer is expected, else with all others that have come up
+by the time all answers are here. So a quiet pipe is quick, and a busy one fills its writes. The
+client's own pipelines cost several times as much for each call (docs/decisions/0006).
 """
 
 import asyncio
@@ -27,14 +28,19 @@ _REFUSALS = ("OOM ", "MISCONF ", "READONLY ", "BUSY ", "LOADING ", "CLUSTERDOWN 
 class _Channel(asyncio.Protocol):
     """One connection: commands in, answers out, both in order."""
 
-    def __init__(self, connection: redis_asyncio.Connection, lost: Callable[[str], None]) -> None:
-        """`connection` is open, and expects no answer."""
+    def __init__(
+        self,
+        connection: redis_asyncio.Connection,
+        idle: Callable[[], None],
+        lost: Callable[[str], None],
+    ) -> None:
+        """`connection` is open. `idle` is called whenever the last answer expected has come."""
         # The client's own objects would close the connection with themselves.
         self._writer, connection._writer = connection._writer, None  # noqa: SLF001 (no other way)
         assert self._writer is not None  # noqa: S101 (it is open)
         self.transport: Any = self._writer.transport
         self.transport.set_protocol(self)
-        self._lost = lost
+        self._idle, self._lost = idle, lost
         self._parser = hiredis.Reader()
         self._loop = asyncio.get_running_loop()
         self.expected: deque[asyncio.Future[Any]] = deque()
@@ -49,6 +55,8 @@ class _Channel(asyncio.Protocol):
                 self._answered(answer)
         except hiredis.ProtocolError as error:
             self.fail(str(error))
+        if not self.expected:
+            self._idle()
 
     def _answered(self, answer: Any) -> None:  # noqa: ANN401 (whatever Redis says)
         future = self.expected.popleft()
@@ -127,11 +135,10 @@ class Pipe:
             if self._connecting is None and not self._closed:
                 self._connecting = asyncio.create_task(self._connect(), name="redis-connect")
             return
-        unsent, self._unsent = self._unsent, []
-        if not unsent:
+        if self._channel.expected or not self._unsent:
             return
-        if not self._channel.expected:
-            self._channel.heard_s = asyncio.get_running_loop().time()
+        unsent, self._unsent = self._unsent, []
+        self._channel.heard_s = asyncio.get_running_loop().time()
         self._channel.expected.extend([future for _, future in unsent])
         self._channel.transport.write(b"".join([packed for packed, _ in unsent]))
 
@@ -142,7 +149,7 @@ class Pipe:
         except (RedisError, OSError, TimeoutError) as error:
             self._refuse(str(error) or type(error).__name__)
         else:
-            self._channel = _Channel(connection, self._lost)
+            self._channel = _Channel(connection, self._flush, self._lost)
             self._check = asyncio.get_running_loop().call_later(_CHECK_S, self._look)
         finally:
             self._connecting = None

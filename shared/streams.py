@@ -28,6 +28,8 @@ log = structlog.get_logger()
 BLOCK_MS = 1000
 #: Longest wait for a reply to a write, in seconds: then `Unavailable`.
 WRITE_TIMEOUT_S = 5.0
+#: How long entries that come fast are gathered before they are read, in seconds.
+GATHER_S = 0.001
 ASIDE_MAX_ENTRIES = 10_000
 
 
@@ -106,6 +108,7 @@ class Tail:
     def __init__(self, redis: Redis) -> None:
         """Connect as `redis` would."""
         self._pipe = Pipe(redis, BLOCK_MS / 1000 + WRITE_TIMEOUT_S)
+        self._busy = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -124,10 +127,12 @@ class Tail:
         Waits up to `BLOCK_MS` for the first. Raises `Unavailable`: the caller knows what an outage
         means to it.
         """
+        await self._gather()
         asked: Command = ("XREAD", "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", *positions)
         found = _entries(await self._pipe.send((*asked, *positions.values())))
         for stream, entries in found.items():
             positions[stream] = entries[-1][0].decode()
+        self._busy = sum(map(len, found.values())) > 1
         return found
 
     async def read_new(
@@ -137,10 +142,18 @@ class Tail:
 
         Waits up to `BLOCK_MS` for the first. Raises `Unavailable`, and `ResponseError` NOGROUP.
         """
+        await self._gather()
         asked: Command = ("XREADGROUP", "GROUP", group, consumer, "COUNT", count, "BLOCK", BLOCK_MS)
         how = ("NOACK",) if noack else ()
         found = await self._pipe.send((*asked, *how, "STREAMS", stream, ">"))
-        return _entries(found).get(stream, [])
+        entries = _entries(found).get(stream, [])
+        self._busy = len(entries) > 1
+        return entries
+
+    async def _gather(self) -> None:
+        """Wait a moment for more to come if entries come fast: each read has its price."""
+        if self._busy:
+            await asyncio.sleep(GATHER_S)
 
 
 async def read_group(

@@ -102,8 +102,8 @@ def succeeded(
 
     The route's headers win over the function's of the same name.
     """
-    merged = _merged(route, outcome.headers)
-    if not _typed(merged):
+    merged, typed = _merged(route, outcome.headers)
+    if not typed:
         merged.append(("Content-Type", content_type(outcome.body)))
     merged.append(("X-Call-Id", call_id))
     merged.append(("Server-Timing", server_timing(reply, total_ms)))
@@ -115,21 +115,24 @@ def begun(call_id: str, head: messages.StreamHead, route: RouteHeaders, total_ms
 
     Nobody knows yet what its bytes will be, nor how long they will take.
     """
-    merged = _merged(route, head.headers)
-    if not _typed(merged):
+    merged, typed = _merged(route, head.headers)
+    if not typed:
         merged.append(("Content-Type", _BYTES))
     merged.append(("X-Call-Id", call_id))
     merged.append(("Server-Timing", f"head;dur={total_ms:.1f}"))
     return Answer(head.status, merged, b"")
 
 
-def _merged(route: RouteHeaders, function: Iterable[Header]) -> list[Header]:
-    taken = route.taken
-    return [*route.pairs, *(pair for pair in function if pair[0].lower() not in taken)]
-
-
-def _typed(merged: Iterable[Header]) -> bool:
-    return any(name.lower() == "content-type" for name, _ in merged)
+def _merged(route: RouteHeaders, function: Iterable[Header]) -> tuple[list[Header], bool]:
+    """Return the route's headers with the function's below, and whether the type is among them."""
+    merged = list(route.pairs)
+    typed = "content-type" in route.taken
+    for pair in function:
+        name = pair[0].lower()
+        if name not in route.taken:
+            merged.append(pair)
+            typed = typed or name == "content-type"
+    return merged, typed
 
 
 def server_timing(reply: messages.Reply, total_ms: float) -> str:

@@ -6,9 +6,8 @@ brings what a caller asked, and makes a response of what comes back.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -53,11 +52,9 @@ class _Stale(Exception):
     """The route was read before its app changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Performed:
-    """A call that was accepted: the route it went to, and its answer unless it is async."""
+class Performed(NamedTuple):
+    """A call that was accepted, and its answer unless it is async."""
 
-    found: Found
     #: A stream is to be given back with `Gateway.leave`.
     answer: messages.Reply | AnswerStream | None
     #: Epoch ms by which a caller has its answer, whole; 0: whenever.
@@ -116,9 +113,9 @@ class Gateway:
             try:
                 if call.mode == "sync":
                     answer = await self._run(call, parcel, found.version)
-                    return Performed(found, answer, call.deadline_ms + DEADLINE_SLACK_MS)
+                    return Performed(answer, call.deadline_ms + DEADLINE_SLACK_MS)
                 await self._accept(call, parcel, found.version)
-                return Performed(found, None, 0)
+                return Performed(None, 0)
             except _Stale:
                 self._catalog.forget(found)
                 found = await find()
@@ -245,6 +242,9 @@ class Gateway:
                     found = await tail.read(self._positions, count=REPLIES_AT_ONCE)
                 except Unavailable as error:
                     log.warning("replies_unreadable", error=error.message)
+                    # A Redis that was restarted may lack what it last told a runner it had, and
+                    # an answer must not lack its middle.
+                    self._waiters.break_streams(error)
                     self._look_now.set()
                     await backoff.wait()
                     continue
@@ -304,7 +304,7 @@ class Gateway:
             log.info("reply_stream_made", api_id=self._api_id)
             self._positions[keys.reply(self._api_id)] = "0-0"
         if made and self._ever_kept:
-            # What was in the lost stream never comes, and an answer must not lack its middle.
+            # What was in the lost stream never comes.
             self._waiters.break_streams(Unavailable("Redis has lost a part of the answer"))
         self._ever_kept = True
 

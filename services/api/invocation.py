@@ -106,7 +106,6 @@ def parcel(call_id: str, plan: Plan, caller: Caller, limits: Limits) -> messages
         payload=caller.payload,
         method=caller.method,
         idle_timeout_s=plan.idle_timeout_s,
-        min_sandboxes=plan.min_sandboxes,
         url=caller.url,
         headers=tuple([(str(n), v) for n, v in caller.headers]) if plan.with_headers else (),
     )

@@ -208,6 +208,7 @@ async def live(
         sweep=upkeep.sweep(),
         namespaces=acted_on.holders.tend(),
     ):
+        service.rest_garbage_collector()
         log.info("ready")
         await stop.wait()
         await runner.drain(drain_grace_s)

@@ -23,7 +23,7 @@ from services.runner.link import Link, Listener
 from services.runner.output import Bounds
 from services.runner.pool import Kind
 from services.runner.slots import Slots
-from shared import messages, tasks
+from shared import clock, messages, tasks
 from shared.streams import Backoff
 
 log = structlog.get_logger()
@@ -79,6 +79,8 @@ class Sandbox:
         """`useless` is called if, once it is open and with no call under way, it can run none."""
         self.kind, self.folder = kind, folder
         self.digest = ""
+        #: Seconds that opening it took, without getting its image and waiting for its turn.
+        self.start_s = 0.0
         self.container_id = ""
         self.namespace: namespaces.Namespace | None = None
         #: Whether it is certain that the namespace is as it was.
@@ -272,6 +274,7 @@ class Sandboxes:
         if not image.command:
             raise engine.ImageRefused("No command specified")
         slot = await self._starts[mode].acquire()
+        begun_s = clock.monotonic_s()
         try:
             listener = await self._prepare(sandbox)
             try:
@@ -293,6 +296,7 @@ class Sandboxes:
         finally:
             slot.release()
         await sandbox.open(link, self._bounds)
+        sandbox.start_s = clock.monotonic_s() - begun_s
 
     async def _prepare(self, sandbox: Sandbox) -> Listener:
         """Make the folder in which the sandbox finds our init and the socket to us."""

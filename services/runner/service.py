@@ -109,10 +109,10 @@ class Runner:
         return True
 
     async def _settled(self) -> None:
-        """Wait until all that was to be delivered is."""
-        await self._delivery.settled()
+        """Wait until all that was to be delivered is; tasks may post as they end."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+        await self._delivery.settled()
 
     async def missing(self) -> str | None:
         """Say what is missing for this runner to be ready."""
@@ -340,7 +340,7 @@ class Runner:
             log.error("task_failed", task=task.get_name(), exc_info=task.exception())
 
     async def _open(self, command: state.StartSandbox) -> None:
-        sandbox_id, begun_s = command.sandbox_id, clock.monotonic_s()
+        sandbox_id = command.sandbox_id
         useless = partial(self.apply, state.SandboxLost(sandbox_id))
         try:
             sandbox = await self._world.sandboxes.open(
@@ -352,9 +352,8 @@ class Runner:
             self.apply(state.SandboxFailed(sandbox_id, error.ending, error.log))
             return
         self._sandboxes[sandbox_id] = sandbox
-        start_s = clock.monotonic_s() - begun_s
-        metrics.SANDBOX_SECONDS.observe(start_s)
-        self.apply(state.SandboxReady(sandbox_id, sandbox.digest, start_s * 1000))
+        metrics.SANDBOX_SECONDS.observe(sandbox.start_s)
+        self.apply(state.SandboxReady(sandbox_id, sandbox.digest, sandbox.start_s * 1000))
 
     async def _do_remove(self, sandbox_id: str, sandbox: Sandbox) -> None:
         await self._world.sandboxes.remove(sandbox)

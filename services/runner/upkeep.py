@@ -25,6 +25,8 @@ log = structlog.get_logger()
 _SWEEP_S = 5.0
 _IMAGES_S = 30.0
 _TAGS_S = 5.0
+#: However much changes, there are no more heartbeats than one in so many seconds.
+_BEAT_PAUSE_S = 0.1
 _WANTED_S = 1.0
 _ENGINE_CHECK_S = 1.0
 
@@ -62,6 +64,7 @@ class Upkeep:
         while True:
             self._runner.changed.clear()
             await self._beat()
+            await asyncio.sleep(_BEAT_PAUSE_S)
             try:
                 async with asyncio.timeout(heartbeat.BEAT_S):
                     await self._runner.changed.wait()

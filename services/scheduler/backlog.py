@@ -3,16 +3,23 @@
 Knows how much each app uses, but nothing of engines. Calls of one size (memory and cpus) fit or
 do not fit together, so they wait together: a size that fits nowhere is blocked as a whole until
 capacity for it appears, and costs nothing meanwhile.
+
+Calls of a group (`ledger.Group`) can also be placed where no capacity is free, in line for the
+group's sandboxes. So a group is tried once more, blocked or not, when something has changed for
+it: it is open. And capacity may be no use to a group, because its lines are full wherever there
+is some: then it is parked, and does not stand in the way of others of its size.
 """
 
 import bisect
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import Enum
 
+from services.scheduler import lanes
 from services.scheduler.events import Waiting
-from services.scheduler.ledger import NOTHING, Size
+from services.scheduler.lanes import App, Lane, Line, Queue
+from services.scheduler.ledger import NOTHING, Group, Size
+from services.scheduler.placement import ANYWHERE
 
 #: Milliseconds in one bucket of deadlines.
 BUCKET_MS = 100
@@ -30,66 +37,15 @@ class Admission(Enum):
     PASSED_OVER = "passed over"
 
 
-@dataclass(slots=True)
-class _Lane:
-    """One app's waiting calls of one size, each mode in the order of its stream."""
-
-    sync: OrderedDict[str, Waiting] = field(default_factory=OrderedDict)
-    async_: OrderedDict[str, Waiting] = field(default_factory=OrderedDict)
-
-    def of(self, mode: str) -> OrderedDict[str, Waiting]:
-        return self.sync if mode == "sync" else self.async_
-
-    def first(self) -> Waiting:
-        return next(iter((self.sync or self.async_).values()))
-
-    def __bool__(self) -> bool:
-        return bool(self.sync or self.async_)
-
-
-@dataclass(slots=True)
-class _App:
-    """One app that has waiting calls or uses capacity."""
-
-    name: str
-    #: When it was last served, as a count of servings.
-    served: float
-    used_mb: int = 0
-    used_millicpus: int = 0
-    share: float = 0.0
-    lanes: dict[Size, _Lane] = field(default_factory=dict)
-    sync: int = 0
-    async_: int = 0
-
-    @property
-    def key(self) -> tuple[float, float, str]:
-        return (self.share, self.served, self.name)
-
-    @property
-    def idle(self) -> bool:
-        return not (self.lanes or self.used_mb or self.used_millicpus)
-
-
-@dataclass(slots=True)
-class _Queue:
-    """All waiting calls of one size."""
-
-    #: Keys of the apps that have calls here, sorted.
-    order: list[tuple[float, float, str]] = field(default_factory=list)
-    blocked: bool = False
-    #: Since when it has been blocked without one of its calls being placed; None if it is not.
-    starved_since_s: float | None = None
-    sync: int = 0
-    async_: int = 0
-
-
 class Backlog:
     """Waiting calls, and how much each app uses.
 
     Order: the app with the smallest dominant share goes first (the larger of its parts of all
     memory and of all cpus), then the one served least recently; an app without history counts as
     served just before the latest, so that neither newcomers nor regulars are starved. Within an
-    app: sync first, then in the order of the stream.
+    app: sync first, then in the order of the stream, where hot routes and all others together
+    take turns. What counts as used is what is charged: a place in line costs nothing, and only
+    the group's own calls can have it, so it is given without regard to other apps.
 
     Example: of 1000 MB and 10 cpus, app a uses 300 MB and 1 cpu: its share is max(0.3, 0.1) =
     0.3. App b uses 100 MB and 5 cpus: 0.5. A waiting call of a goes first. If it needs more than
@@ -104,8 +60,14 @@ class Backlog:
         self.sync_max, self.async_max = sync_max, async_max
         self.sync_waiting = self.async_waiting = 0
         self._calls: dict[str, Waiting] = {}
-        self._apps: dict[str, _App] = {}
-        self._queues: dict[Size, _Queue] = {}
+        self._apps: dict[str, App] = {}
+        self._queues: dict[Size, Queue] = {}
+        #: Their sizes, sorted; and those that are not blocked.
+        self._sizes: list[Size] = []
+        self._unblocked: dict[Size, Queue] = {}
+        #: Lines of groups: those to be tried once more, and those that are parked.
+        self._open: OrderedDict[Group, Line] = OrderedDict()
+        self._parked: dict[Group, Line] = {}
         self._due: dict[int, dict[str, None]] = {}
         self._total = NOTHING
         self._servings = 0
@@ -135,6 +97,15 @@ class Backlog:
 
     # -- calls come and go
 
+    def overtakes(self, call: Waiting) -> bool:
+        """Say whether a call would overtake others if it were placed at once."""
+        if call.size in self._queues:
+            return True
+        for queue in self._unblocked.values():
+            if queue.order:
+                return True
+        return call.head.mode == "async" and self._is_behind(call.head.app)
+
     def offer(self, call: Waiting) -> Admission:
         """Take a call in, if there is room."""
         if call.head.mode == "async":
@@ -160,11 +131,11 @@ class Backlog:
             if largest is None or largest.sync <= mine + 1:
                 return None
             self._largest = largest.name
-        lasts = (next(reversed(lane.sync.values())) for lane in largest.lanes.values() if lane.sync)
+        lasts = (next(reversed(line.sync.values())) for line in largest.lines.values() if line.sync)
         return self.remove(max(lasts, key=lambda call: call.order).head.call_id)
 
     def put_back(self, call: Waiting) -> None:
-        """Take a call in again, first in its lane, whether or not there is room."""
+        """Take a call in again, first in its line, whether or not there is room."""
         self._insert(call, last=False)
 
     def remove(self, call_id: str) -> Waiting | None:
@@ -173,14 +144,15 @@ class Backlog:
         if call is None:
             return None
         app, queue = self._apps[call.head.app], self._queues[call.size]
-        lane = app.lanes[call.size]
-        del lane.of(call.head.mode)[call_id]
-        if not lane:
-            del app.lanes[call.size]
-            self._unlist(queue, app)
+        line = app.lines[lanes.kind(call)]
+        del line.of(call.head.mode)[call_id]
+        if not line.parked:
+            self._take_turn(app, call, line)
+        if not line:
+            self._forget_line(app, call)
         self._count(call, app, queue, -1)
-        if not queue.order:
-            del self._queues[call.size]
+        if not queue:
+            self._forget_queue(call.size)
         self._forget_if_idle(app)
         self._forget_deadline(call)
         return call
@@ -194,33 +166,97 @@ class Backlog:
 
     # -- who is next
 
-    def next(self) -> Waiting | None:
-        """Return the call to be placed next, which stays here; None if all sizes are blocked."""
-        best: tuple[tuple[float, float, str], bool, int] | None = None
-        chosen: Waiting | None = None
-        for size, queue in self._queues.items():
-            if queue.blocked or (best is not None and queue.order[0] > best[0]):
-                continue
-            call = self._apps[queue.order[0][2]].lanes[size].first()
-            rank = (queue.order[0], call.head.mode == "async", call.order)
-            if best is None or rank < best:
-                best, chosen = rank, call
-        return chosen
+    def next(self) -> tuple[Waiting, int] | None:
+        """Return the call to be placed next, which stays here; None if there is nothing to try.
 
-    def block(self, size: Size, now_s: float) -> None:
-        """Note that no engine can take a call of this size now."""
-        queue = self._queues[size]
-        queue.blocked = True
-        if queue.starved_since_s is None:
-            queue.starved_since_s = now_s
+        With it, the runners that may have room for it, as a set: the empty one for a call whose
+        size is blocked, and that may find a place in line.
+        """
+        place = min((q.order[0] for q in self._unblocked.values() if q.order), default=None)
+        if place is not None:
+            app = self._apps[place[2]]
+            return self._first_of(app, [size for size in app.lanes if size in self._unblocked])
+        if self._open:
+            call = next(iter(self._open.values())).head()
+            return call, self._queues[call.size].room
+        return None
 
-    def unblock(self, size: Size) -> None:
-        """Note that some engine can take a call of this size."""
-        self._queues[size].blocked = False
+    def block(self, call: Waiting, now_s: float) -> None:
+        """Note that no engine can take a call of this one's size now, nor a line this call."""
+        queue = self._queues[call.size]
+        if queue.room:
+            self._block(call.size, queue, now_s)
+        if call.group is not None:
+            self._open.pop(call.group, None)
+            self.unpark(call.group)
 
-    def blocked(self) -> list[Size]:
-        """Return the sizes that are blocked."""
-        return [size for size, queue in self._queues.items() if queue.blocked]
+    def shrink(self, runners: int, free: Size, now_s: float) -> None:
+        """Note that these runners have no more room than this."""
+        memory_mb, millicpus = free
+        for size, queue in list(self._unblocked.items()):
+            if queue.room > 0 and (size[0] > memory_mb or size[1] > millicpus):
+                queue.room &= ~runners
+                if not queue.room:
+                    self._block(size, queue, now_s)
+
+    def unblock(self, free: Size, runners: int, only: Size | None = None) -> None:
+        """Note that these runners have so much room, for calls of all sizes or of one."""
+        memory_mb, millicpus = free
+        for size in self._sizes:
+            if size[0] > memory_mb:
+                break
+            if size[1] <= millicpus and (only is None or only == size):
+                queue = self._unblocked[size] = self._queues[size]
+                queue.room |= runners
+
+    def park(self, group: Group) -> None:
+        """Note that a group cannot use the room that there is for calls of its size."""
+        self._open.pop(group, None)
+        app, queue = self._apps[group.app], self._queues[group.size]
+        line = app.lines[group]
+        queue.room = ANYWHERE  # it is not known any more who has some
+        if line.parked:
+            return
+        line.parked = True
+        self._parked[group] = line
+        lane = app.lanes[group.size]
+        for mode in ("sync", "async"):
+            lane.of(mode).pop(group, None)
+        self._forget_lane_if_empty(app, group.size)
+        if not queue.order:
+            queue.starved_since_s = None
+
+    def unpark(self, group: Group) -> None:
+        """Note that a group may be able to use room now."""
+        line = self._parked.pop(group, None)
+        if line is None:
+            return
+        line.parked = False
+        for mode in ("sync", "async"):
+            if line.of(mode):
+                self._stand(self._apps[group.app], group.size, line, mode)
+
+    def parked(self, free: Size) -> list[Group]:
+        """Return the groups that are parked and whose calls fit into this."""
+        return [group for group in self._parked if free.covers(group.size)]
+
+    def open(self, group: Group) -> None:
+        """Note that a place may have become free in one of a group's lines."""
+        if group in self._open:
+            return
+        app = self._apps.get(group.app)
+        line = app.lines.get(group) if app else None
+        if line is not None:
+            self._open[group] = line
+
+    def open_all(self) -> None:
+        """Note that there may be places in line for any group."""
+        for app in self._apps.values():
+            for line in app.lines.values():
+                if line.group is not None:
+                    self._open[line.group] = line
+
+    # -- what waits
 
     def starved(self, since_s: float) -> list[Size]:
         """Return the sizes that have been blocked since then without a call placed, worst first."""
@@ -233,7 +269,22 @@ class Backlog:
 
     def sizes(self) -> dict[Size, int]:
         """Return how many calls of each size wait."""
-        return {size: queue.sync + queue.async_ for size, queue in self._queues.items()}
+        return {size: len(queue) for size, queue in self._queues.items()}
+
+    def parked_calls(self) -> dict[Size, int]:
+        """Return how many calls of each size wait in groups that are parked."""
+        counts: dict[Size, int] = {}
+        for group, line in self._parked.items():
+            counts[group.size] = counts.get(group.size, 0) + len(line)
+        return counts
+
+    def is_parked(self, call: Waiting) -> bool:
+        """Say whether a call waits for its group's own sandboxes rather than for capacity."""
+        return call.group is not None and call.group in self._parked
+
+    def wants_room(self, size: Size) -> bool:
+        """Say whether calls of this size wait that capacity would help."""
+        return size in self._queues and bool(self._queues[size].order)
 
     def has_async(self, size: Size) -> bool:
         """Say whether async calls of this size wait."""
@@ -243,9 +294,15 @@ class Backlog:
         """Return all waiting calls of a size."""
         return [call for call in self._calls.values() if call.size == size]
 
-    def first_of(self, size: Size) -> Waiting:
-        """Return the call of a size that is placed before all others of it."""
-        return self._apps[self._queues[size].order[0][2]].lanes[size].first()
+    def heads(self) -> list[Waiting]:
+        """Return, for each size, the first call that waits for capacity, and one that is parked."""
+        parked = {group.size: line.head() for group, line in self._parked.items()}
+        standing = [
+            self._apps[queue.order[0][2]].lanes[size].first()
+            for size, queue in self._queues.items()
+            if queue.order
+        ]
+        return [*standing, *parked.values()]
 
     # -- how much each app uses
 
@@ -257,12 +314,13 @@ class Backlog:
         for app in self._apps.values():
             app.share = self._share(app)
         for queue in self._queues.values():
-            queue.order = sorted(self._apps[name].key for _, _, name in queue.order)
+            queue.order = sorted(self._apps[name].place for _, _, name in queue.order)
 
     def charge(self, app_name: str, size: Size) -> None:
         """Note that an app has been given capacity: it has been served."""
         self._servings += 1
-        self._use(self._app(app_name), size, +1, served=float(self._servings))
+        app = self._apps.get(app_name) or self._new_app(app_name)
+        self._use(app, size.memory_mb, size.millicpus, served=float(self._servings))
         queue = self._queues.get(size)
         if queue is not None:
             queue.starved_since_s = None
@@ -270,7 +328,7 @@ class Backlog:
     def refund(self, app_name: str, size: Size) -> None:
         """Note that an app has returned capacity."""
         app = self._apps[app_name]
-        self._use(app, size, -1, served=app.served)
+        self._use(app, -size.memory_mb, -size.millicpus, served=app.served)
         self._forget_if_idle(app)
 
     # -- async calls beyond the bound
@@ -311,31 +369,49 @@ class Backlog:
 
     def check(self) -> None:
         """Raise AssertionError unless the invariants hold. For tests, after every event."""
-        lanes = [
-            call
-            for app in self._apps.values()
-            for lane in app.lanes.values()
-            for calls in (lane.sync, lane.async_)
-            for call in calls.values()
+        lines = [
+            (app, kind, line) for app in self._apps.values() for kind, line in app.lines.items()
         ]
-        modes = [call.head.mode for call in lanes]
+        calls = [c for _, _, line in lines for c in line.all()]
+        modes = [call.head.mode for call in calls]
+        groups = {kind: line for _, kind, line in lines if line.group is not None}
         facts = {
-            "once": sorted(c.head.call_id for c in lanes) == sorted(self._calls),
+            "once": sorted(c.head.call_id for c in calls) == sorted(self._calls),
+            "lines": all(line and (line.group or kind) == kind for _, kind, line in lines),
             "sync": modes.count("sync") == self.sync_waiting,
             "async": modes.count("async") == self.async_waiting,
-            "sizes": self.sizes() == {s: len(self.of_size(s)) for s in {c.size for c in lanes}},
+            "sizes": self.sizes() == {s: len(self.of_size(s)) for s in {c.size for c in calls}},
+            "lanes": all(self._has_right_lanes(app) for app in self._apps.values()),
             "orders": all(
-                queue.order == sorted(a.key for a in self._apps.values() if size in a.lanes)
+                queue.order == sorted(a.place for a in self._apps.values() if size in a.lanes)
                 for size, queue in self._queues.items()
             ),
+            "blocked": self._sizes == sorted(self._queues)
+            and self._unblocked == {s: q for s, q in self._queues.items() if q.room},
+            "open": all(groups.get(group) is line for group, line in self._open.items()),
+            "parked": self._parked == {kind: line for kind, line in groups.items() if line.parked},
             "idle": not any(app.idle for app in self._apps.values()),
             "due": sum(map(len, self._due.values()))
-            == sum(1 for call in lanes if call.head.wait_until_ms),
+            == sum(1 for call in calls if call.head.wait_until_ms),
         }
         if not all(facts.values()):
             raise AssertionError(f"backlog: {facts}")
 
     # -- inside
+
+    @staticmethod
+    def _has_right_lanes(app: App) -> bool:
+        standing: dict[tuple[Size, str], set[Group | None]] = {}
+        for line in app.lines.values():
+            for call in () if line.parked else line.all():
+                standing.setdefault((call.size, call.head.mode), set()).add(line.group)
+        listed = {
+            (size, mode): set(lane.of(mode))
+            for size, lane in app.lanes.items()
+            for mode in ("sync", "async")
+            if lane.of(mode)
+        }
+        return listed == standing and all(app.lanes.values())
 
     @property
     def _async_room(self) -> int:
@@ -352,35 +428,89 @@ class Backlog:
     def _has_async_room(self, app_name: str) -> bool:
         return self._async_room > 0 and self._async_of(app_name) < self._async_app_max
 
+    def _is_behind(self, app_name: str) -> bool:
+        """Say whether async calls of an app that came before are still to be read."""
+        return app_name in self._passed or app_name in self._scanning
+
     def _offer_async(self, call: Waiting) -> Admission:
         app_name = call.head.app
-        behind = app_name in self._passed or app_name in self._scanning
-        if behind or not self._has_async_room(app_name):
+        if self._is_behind(app_name) or not self._has_async_room(app_name):
             self._passed.setdefault(app_name, call.entry_id)
             return Admission.PASSED_OVER
         self._insert(call, last=True)
         return Admission.WAITS
 
+    def _first_of(self, app: App, sizes: list[Size]) -> tuple[Waiting, int]:
+        """Return an app's first call of some sizes, and the runners that may have room for it."""
+        calls = [app.lanes[size].first() for size in sizes]
+        call = calls[0] if len(calls) == 1 else min(calls, key=_by_mode_and_order)
+        return call, self._queues[call.size].room
+
     def _insert(self, call: Waiting, *, last: bool) -> None:
-        app = self._app(call.head.app)
-        queue = self._queues.get(call.size)
-        if queue is None:
-            queue = self._queues[call.size] = _Queue()
-        lane = app.lanes.get(call.size)
-        if lane is None:
-            lane = app.lanes[call.size] = _Lane()
-            bisect.insort(queue.order, app.key)
-        calls = lane.of(call.head.mode)
+        app = self._apps.get(call.head.app) or self._new_app(call.head.app)
+        kind, mode = lanes.kind(call), call.head.mode
+        if call.size not in self._queues:
+            self._queues[call.size] = self._unblocked[call.size] = Queue()
+            bisect.insort(self._sizes, call.size)
+        line = app.lines.get(kind)
+        if line is None:
+            line = app.lines[kind] = Line(group=call.group)
+            if call.group is not None:
+                self._open[call.group] = line
+        calls = line.of(mode)
         calls[call.head.call_id] = call
         if not last:
             calls.move_to_end(call.head.call_id, last=False)
+        if not line.parked:
+            self._stand(app, call.size, line, mode)
         self._calls[call.head.call_id] = call
-        self._count(call, app, queue, +1)
+        self._count(call, app, self._queues[call.size], +1)
         if call.head.wait_until_ms:
             bucket = self._due.setdefault(call.head.wait_until_ms // BUCKET_MS, {})
             bucket[call.head.call_id] = None
 
-    def _count(self, call: Waiting, app: _App, queue: _Queue, change: int) -> None:
+    def _stand(self, app: App, size: Size, line: Line, mode: str) -> None:
+        """Let a line have its turn in its app's lane."""
+        lane = app.lanes.get(size)
+        if lane is None:
+            if not app.lanes:
+                app.share = self._share(app)
+            lane = app.lanes[size] = Lane()
+            bisect.insort(self._queues[size].order, app.place)
+        lane.of(mode)[line.group] = line
+
+    def _take_turn(self, app: App, call: Waiting, line: Line) -> None:
+        """Let the other lines in a lane go first, after a call of this one has been taken out."""
+        turns = app.lanes[call.size].of(call.head.mode)
+        if line.of(call.head.mode):
+            turns.move_to_end(line.group)
+            return
+        del turns[line.group]
+        self._forget_lane_if_empty(app, call.size)
+
+    def _forget_lane_if_empty(self, app: App, size: Size) -> None:
+        if not app.lanes[size]:
+            del app.lanes[size]
+            self._unlist(self._queues[size], app)
+
+    def _forget_line(self, app: App, call: Waiting) -> None:
+        del app.lines[lanes.kind(call)]
+        if call.group is not None:
+            self._open.pop(call.group, None)
+            self._parked.pop(call.group, None)
+
+    def _block(self, size: Size, queue: Queue, now_s: float) -> None:
+        queue.room = 0
+        del self._unblocked[size]
+        if queue.starved_since_s is None:
+            queue.starved_since_s = now_s
+
+    def _forget_queue(self, size: Size) -> None:
+        del self._queues[size]
+        del self._sizes[bisect.bisect_left(self._sizes, size)]
+        self._unblocked.pop(size, None)
+
+    def _count(self, call: Waiting, app: App, queue: Queue, change: int) -> None:
         if call.head.mode == "sync":
             self.sync_waiting += change
             app.sync += change
@@ -397,31 +527,34 @@ class Backlog:
             if not self._due[at]:
                 del self._due[at]
 
-    def _app(self, name: str) -> _App:
-        app = self._apps.get(name)
-        if app is None:
-            app = self._apps[name] = _App(name, served=self._servings - 0.5)
+    def _new_app(self, name: str) -> App:
+        app = self._apps[name] = App(name, served=self._servings - 0.5)
         return app
 
-    def _forget_if_idle(self, app: _App) -> None:
-        if app.idle:
+    def _forget_if_idle(self, app: App) -> None:
+        if not app.lines and app.idle:
             del self._apps[app.name]
 
-    def _use(self, app: _App, size: Size, sign: int, served: float) -> None:
-        queues = [self._queues[lane_size] for lane_size in app.lanes]
-        for queue in queues:
-            self._unlist(queue, app)
-        app.used_mb += sign * size.memory_mb
-        app.used_millicpus += sign * size.millicpus
-        app.share, app.served = self._share(app), served
-        for queue in queues:
-            bisect.insort(queue.order, app.key)
+    def _use(self, app: App, memory_mb: int, millicpus: int, served: float) -> None:
+        """Note that an app uses more, or less, and when it was served."""
+        for size in app.lanes:
+            self._unlist(self._queues[size], app)
+        app.used_mb += memory_mb
+        app.used_millicpus += millicpus
+        app.served = served
+        if app.lanes:
+            app.share = self._share(app)
+            for size in app.lanes:
+                bisect.insort(self._queues[size].order, app.place)
 
     @staticmethod
-    def _unlist(queue: _Queue, app: _App) -> None:
-        del queue.order[bisect.bisect_left(queue.order, app.key)]
+    def _unlist(queue: Queue, app: App) -> None:
+        del queue.order[bisect.bisect_left(queue.order, app.place)]
 
-    def _share(self, app: _App) -> float:
-        of_memory = app.used_mb / max(self._total.memory_mb, 1)
-        of_cpus = app.used_millicpus / max(self._total.millicpus, 1)
-        return max(of_memory, of_cpus)
+    def _share(self, app: App) -> float:
+        total_mb, total_millicpus = self._total
+        return max(app.used_mb / (total_mb or 1), app.used_millicpus / (total_millicpus or 1))
+
+
+def _by_mode_and_order(call: Waiting) -> tuple[bool, int]:
+    return (call.head.mode == "async", call.order)

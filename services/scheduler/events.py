@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from services.scheduler import ledger
-from services.scheduler.ledger import Size
+from services.scheduler.ledger import Group, Size
 from services.scheduler.placement import Reason
 from shared import messages
 
@@ -29,6 +29,8 @@ class Waiting(msgspec.Struct, frozen=True):
     size: Size
     #: Grows with the entry's place in its stream.
     order: int
+    #: Calls it can share sandboxes with; None if it needs one to itself.
+    group: Group | None = None
 
 
 def waiting(entry_id: bytes, head: messages.CallHead) -> Waiting:
@@ -38,7 +40,8 @@ def waiting(entry_id: bytes, head: messages.CallHead) -> Waiting:
     """
     ms, _, counter = entry_id.partition(b"-")
     order = (int(ms) << 32) + int(counter)
-    return Waiting(entry_id=entry_id, head=head, size=ledger.need(head), order=order)
+    size = ledger.need(head)
+    return Waiting(entry_id, head, size, order, ledger.group(head, size))
 
 
 class Held(msgspec.Struct, frozen=True):

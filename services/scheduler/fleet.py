@@ -5,12 +5,15 @@ Knows nothing of calls, nor of how much of an engine is in use.
 
 import bisect
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from services.scheduler import ledger
 from services.scheduler.ledger import NOTHING, Size
 from shared import messages
+
+#: A preferred replica is passed over if it has more than so many calls more than the least loaded.
+CLOSE = 4
 
 
 class Standing(Enum):
@@ -29,6 +32,8 @@ class Runner:
 
     said: messages.Heartbeat
     offered: Size
+    #: Its bit in sets of runners; another runner may get it once this one is forgotten.
+    bit: int
     #: Monotonic seconds of its last sign of life.
     seen_s: float
     standing: Standing = Standing.TRUSTED
@@ -56,15 +61,6 @@ class Runner:
         return self.standing is not Standing.LEAVING and not self.said.draining
 
 
-@dataclass(slots=True)
-class _Engine:
-    """One container engine and the runners that share it."""
-
-    runners: dict[str, Runner] = field(default_factory=dict)
-    #: (load, runner id) of the usable ones, sorted: the first gets the next call.
-    order: list[tuple[int, str]] = field(default_factory=list)
-
-
 @dataclass(frozen=True, slots=True)
 class EngineView:
     """What placing calls needs to know of an engine."""
@@ -72,7 +68,8 @@ class EngineView:
     #: The least that any of its runners says the engine offers; nothing without runners.
     offered: Size
     images: tuple[str, ...]
-    usable: bool
+    #: The bits of its usable runners.
+    usable: int
     #: Whether waiting for it makes sense: it has something to offer, now or soon.
     staying: bool
 
@@ -80,12 +77,15 @@ class EngineView:
 class Fleet:
     """All runners, by their engines.
 
-    Invariant: an engine's `order` has exactly its usable runners, each with its present load.
+    Invariant: each runner has a bit of its own, the lowest that was free when it came.
     """
 
     def __init__(self) -> None:
         self._runners: dict[str, Runner] = {}
-        self._engines: dict[str, _Engine] = {}
+        self._engines: dict[str, dict[str, Runner]] = {}
+        #: Which runner has the bit 1 << n.
+        self._slots: list[Runner | None] = []
+        self._vacant: list[int] = []
 
     def __iter__(self) -> Iterator[Runner]:
         return iter(self._runners.values())
@@ -94,23 +94,30 @@ class Fleet:
         """Return a runner, if it is known."""
         return self._runners.get(runner_id)
 
+    def __getitem__(self, runner_id: str) -> Runner:
+        return self._runners[runner_id]
+
+    def having(self, bit: int) -> Runner:
+        """Return the runner that has a bit. Raises LookupError if none has."""
+        runner = self._slots[bit.bit_length() - 1]
+        if runner is None:
+            raise LookupError(bit)
+        return runner
+
     def beat(self, said: messages.Heartbeat, now_s: float) -> tuple[str, ...]:
         """Take a heartbeat in. Returns the engines that are to be looked at anew."""
         runner = self._runners.get(said.runner_id)
         if runner is None:
-            self._add(Runner(said=said, offered=ledger.offer(said), seen_s=now_s))
+            self._add(said, now_s)
             return (said.engine_id,)
         if runner.standing is Standing.LEAVING:
             return ()
-        runner.seen_s = now_s
         before = runner.said
+        runner.said, runner.offered, runner.seen_s = said, ledger.offer(said), now_s
         if before.engine_id != said.engine_id:
-            self.remove(said.runner_id)
-            self._add(Runner(said=said, offered=ledger.offer(said), seen_s=now_s))
+            self._leave_engine(before.engine_id, said.runner_id)
+            self._engines.setdefault(said.engine_id, {})[said.runner_id] = runner
             return (before.engine_id, said.engine_id)
-        with_order = self._out_of_order(runner)
-        runner.said, runner.offered = said, ledger.offer(said)
-        self._into_order(runner, with_order)
         return (said.engine_id,) if _differ(before, said) else ()
 
     def silent(self, now_s: float, longest_s: float) -> list[str]:
@@ -129,9 +136,7 @@ class Fleet:
     def stand(self, runner_id: str, standing: Standing, held_until_s: float = 0.0) -> None:
         """Change what is thought of a runner."""
         runner = self._runners[runner_id]
-        engine = self._out_of_order(runner)
         runner.standing, runner.held_until_s = standing, held_until_s
-        self._into_order(runner, engine)
 
     def held(self, now_s: float) -> list[str]:
         """Return the runners whose time of being `HELD` is over."""
@@ -141,33 +146,41 @@ class Fleet:
             if runner.standing is Standing.HELD and runner.held_until_s <= now_s
         ]
 
-    def load(self, runner_id: str, change: int) -> None:
-        """Note that a runner has got a call (+1) or is rid of one (-1)."""
-        runner = self._runners.get(runner_id)
-        if runner is not None:
-            engine = self._out_of_order(runner)
-            runner.load += change
-            self._into_order(runner, engine)
+    def pick(self, engine_id: str, among: int, preferred: int) -> Runner:
+        """Return the runner of an engine that gets the next call, of those whose bits are given.
 
-    def pick(self, engine_id: str) -> str:
-        """Return the runner of an engine that gets the next call: the least loaded, then by id.
+        The least loaded one, then by id; but a preferred one first, if it is not clearly busier.
+        Raises ValueError if there is none.
 
-        Raises IndexError unless the engine's view is usable.
+        Example: of three replicas, a has 7 calls, b 3, and c 2. a and b are preferred: b gets the
+        call, though c has less. With 2 + `CLOSE` + 1 calls at b, and more at a, c would get it.
         """
-        return self._engines[engine_id].order[0][1]
+        runners = self._engines[engine_id]
+        if len(runners) == 1:
+            return next(iter(runners.values()))
+        least = min((r for r in runners.values() if r.bit & among), key=_by_load)
+        warm = [r for r in runners.values() if r.bit & preferred & among]
+        if not warm:
+            return least
+        best = min(warm, key=_by_load)
+        return best if best.load - least.load <= CLOSE else least
+
+    def idle_mb(self, engine_id: str) -> int:
+        """Return the memory of sandboxes on an engine that give way to calls, in MB."""
+        runners = self._engines.get(engine_id, {})
+        return sum(runner.said.idle_memory_mb for runner in runners.values())
 
     def view(self, engine_id: str) -> EngineView:
         """Return what placing needs to know of an engine."""
-        engine = self._engines.get(engine_id)
-        if engine is None:
-            return EngineView(NOTHING, (), usable=False, staying=False)
-        runners = engine.runners.values()
+        runners = self._engines.get(engine_id, {}).values()
+        if not runners:
+            return EngineView(NOTHING, (), usable=0, staying=False)
         latest = max(runners, key=lambda runner: runner.said.sent_ms)
         offered = _least(runner.offered for runner in runners)
         return EngineView(
             offered=offered,
             images=latest.said.images,
-            usable=bool(engine.order),
+            usable=sum(runner.bit for runner in runners if runner.usable),
             staying=offered != NOTHING and any(runner.staying for runner in runners),
         )
 
@@ -176,35 +189,39 @@ class Fleet:
         runner = self._runners.pop(runner_id, None)
         if runner is None:
             return None
-        engine = self._out_of_order(runner)
-        del engine.runners[runner_id]
-        if not engine.runners:
-            del self._engines[runner.said.engine_id]
+        slot = runner.bit.bit_length() - 1
+        self._slots[slot] = None
+        bisect.insort(self._vacant, slot)
+        self._leave_engine(runner.said.engine_id, runner_id)
         return runner.said.engine_id
 
     def check(self) -> None:
         """Raise AssertionError unless the invariants hold. For tests, after every event."""
-        for engine_id, engine in self._engines.items():
-            usable = sorted((r.load, i) for i, r in engine.runners.items() if r.usable)
-            if usable != engine.order:
-                raise AssertionError(f"engine {engine_id}: {engine.order} is not {usable}")
+        for runner in self._runners.values():
+            if self.having(runner.bit) is not runner:
+                raise AssertionError(f"{runner} has the bit of another")
+        by_engine = {r.said.runner_id: e for e, rs in self._engines.items() for r in rs.values()}
+        if by_engine != {r.said.runner_id: r.said.engine_id for r in self}:
+            raise AssertionError(f"engines {by_engine}")
 
-    def _add(self, runner: Runner) -> None:
-        runner_id = runner.said.runner_id
-        self._runners[runner_id] = runner
-        engine = self._engines.setdefault(runner.said.engine_id, _Engine())
-        engine.runners[runner_id] = runner
-        self._into_order(runner, engine)
+    def _add(self, said: messages.Heartbeat, now_s: float) -> None:
+        slot = self._vacant.pop(0) if self._vacant else len(self._slots)
+        runner = Runner(said=said, offered=ledger.offer(said), bit=1 << slot, seen_s=now_s)
+        if slot == len(self._slots):
+            self._slots.append(runner)
+        else:
+            self._slots[slot] = runner
+        self._runners[said.runner_id] = runner
+        self._engines.setdefault(said.engine_id, {})[said.runner_id] = runner
 
-    def _out_of_order(self, runner: Runner) -> _Engine:
-        engine = self._engines[runner.said.engine_id]
-        if runner.usable:
-            del engine.order[bisect.bisect_left(engine.order, (runner.load, runner.said.runner_id))]
-        return engine
+    def _leave_engine(self, engine_id: str, runner_id: str) -> None:
+        del self._engines[engine_id][runner_id]
+        if not self._engines[engine_id]:
+            del self._engines[engine_id]
 
-    def _into_order(self, runner: Runner, engine: _Engine) -> None:
-        if runner.usable:
-            bisect.insort(engine.order, (runner.load, runner.said.runner_id))
+
+def _by_load(runner: Runner) -> tuple[int, str]:
+    return (runner.load, runner.said.runner_id)
 
 
 def _differ(before: messages.Heartbeat, said: messages.Heartbeat) -> bool:

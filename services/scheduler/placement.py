@@ -1,91 +1,142 @@
 """Where should a call run? Filter the engines that can take it now, then rank them.
 
-Knows nothing of queues or of time. The answer must not cost more with a thousand engines than
-with ten, so engines are bits of integers, kept by level of free capacity.
+Knows nothing of queues or of time. The answer must not cost more with a thousand runners than
+with ten, so sets of runners are bits of integers, kept by level of free capacity.
 """
 
 import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 from services.scheduler.ledger import NOTHING, Size
 
-Reason = Literal["no_runner", "too_large", "memory", "cpus", "earmarked"]
+Reason = Literal["no_runner", "too_large", "memory", "cpus", "earmarked", "concurrency"]
 
-#: Engines of one level that are compared exactly; of more, the first joined ones.
+#: Engines that are compared exactly; of more, the first joined ones.
 COMPARED = 8
+#: An engine that has this part of its cpus free (one half) has room to spare.
+SPARE_PART = 2
+#: All runners, as a set.
+ANYWHERE = -1
 
 
+@lru_cache(maxsize=1 << 16)
 def level(amount: int) -> int:
-    """Return the level of a positive amount: four to each doubling, so about 20 % apart.
+    """Return the level of an amount: four to each doubling, so about 20 % apart; -1 for nothing.
 
     >>> [level(amount) for amount in (1024, 1279, 1280, 2048)]
     [40, 40, 41, 44]
     """
+    if amount <= 0:
+        return -1
     octave = amount.bit_length() - 1
     return octave * 4 + ((amount << 2 >> octave) & 3)
 
 
 class Levels:
-    """Which slots have how much of one resource? A bit set of slots for each level in use."""
+    """Which runners are at which level? A set of runners for each level in use."""
 
     def __init__(self) -> None:
-        self._masks: dict[int, int] = {}
+        self._sets: dict[int, int] = {}
         self._order: list[int] = []
-        self._at: dict[int, int] = {}
 
-    def put(self, slot: int, amount: int) -> None:
-        """Set a slot's amount; 0 takes it out."""
-        now = level(amount) if amount > 0 else -1
-        before = self._at.get(slot, -1)
-        if now == before:
+    def add(self, bits: int, at: int) -> None:
+        """Put runners that are at no level at one."""
+        if not bits:
             return
-        if before >= 0:
-            self._clear(slot, before)
-        if now >= 0:
-            if now not in self._masks:
-                self._masks[now] = 0
-                bisect.insort(self._order, now)
-            self._masks[now] |= 1 << slot
-            self._at[slot] = now
+        if at not in self._sets:
+            self._sets[at] = 0
+            bisect.insort(self._order, at)
+        self._sets[at] |= bits
 
-    def may_have(self, amount: int) -> int:
-        """Return the slots that have `amount`, and those of its own level, which may have it."""
-        least = level(amount) if amount > 0 else 0
+    def discard(self, bits: int, at: int) -> None:
+        """Take runners away from their level."""
+        if not bits:
+            return
+        self._sets[at] ^= bits
+        if not self._sets[at]:
+            del self._sets[at]
+            del self._order[bisect.bisect_left(self._order, at)]
+
+    def move(self, bits: int, before: int, now: int) -> None:
+        """Put runners from one level to another."""
+        self.discard(bits, before)
+        self.add(bits, now)
+
+    def from_(self, least: int) -> int:
+        """Return the runners at a level or above."""
         found = 0
         for at in reversed(self._order):
             if at < least:
                 break
-            found |= self._masks[at]
+            found |= self._sets[at]
         return found
 
-    def descending(self, amount: int) -> Iterator[int]:
-        """Yield the slots by level, fullest first, down to the level of `amount`."""
-        least = level(amount) if amount > 0 else 0
+    def descending(self, least: int) -> Iterator[int]:
+        """Yield the runners by level, highest first, down to the least."""
         for at in reversed(self._order):
             if at < least:
                 return
-            yield self._masks[at]
+            yield self._sets[at]
 
-    def _clear(self, slot: int, at: int) -> None:
-        self._masks[at] ^= 1 << slot
-        del self._at[slot]
-        if not self._masks[at]:
-            del self._masks[at]
-            self._order.remove(at)
+    def lowest(self, among: int) -> tuple[int, int] | None:
+        """Return the lowest level where some of these runners are, and which; None if nowhere."""
+        for at in self._order:
+            found = self._sets[at] & among
+            if found:
+                return at, found
+        return None
+
+
+class _Least(NamedTuple):
+    """Levels from which on a size fits for sure, and from which on it may fit."""
+
+    sure_memory: int
+    sure_cpus: int
+    memory: int
+    cpus: int
+
+
+@lru_cache(maxsize=4096)
+def _least(size: Size) -> _Least:
+    memory_mb, millicpus = size
+    return _Least(_sure(memory_mb), _sure(millicpus), level(memory_mb), level(millicpus))
+
+
+def _sure(amount: int) -> int:
+    return level(amount - 1) + 1 if amount > 1 else 0
 
 
 @dataclass(slots=True)
 class _Engine:
     engine_id: str
-    slot: int
     free: Size = NOTHING
     offered: Size = NOTHING
-    usable: bool = False
+    #: The bits of its usable runners; 0: it takes nothing now.
+    usable: int = 0
     #: Whether a call that waits for it does not wait in vain.
     staying: bool = False
     images: tuple[str, ...] = ()
+    #: Memory of sandboxes that give way, in MB.
+    idle_mb: int = 0
+    memory_level: int = -1
+    cpus_level: int = -1
+    spare: bool = False
+    #: Its place among others that can take a call, the smallest first.
+    rank: tuple[int, int, str] = (1, 0, "")
+    #: Whether levels, spare and rank are older than what is free now.
+    stale: bool = False
+
+
+class Spot(NamedTuple):
+    """Where a call should run: an engine, and which of its runners may be given it."""
+
+    engine_id: str
+    runners: int
+    #: Runners that have a sandbox for it, or are about to.
+    preferred: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,27 +151,40 @@ class Placement:
     """The engines, as placing sees them.
 
     Filter: usable (a runner there is alive, able and not draining), not earmarked for another
-    size, memory and cpus free. Rank: the image on disk, then the most free memory, then the
-    lowest engine id.
+    size, memory and cpus free. Rank:
+
+    1. a runner there has a sandbox free for the call;
+    2. a runner there has sandboxes that the call could use, all of them busy or on their way, and
+       the engine has cpus to spare: so a burst on a cold route fills a few runners rather than
+       touching all, and one runner does not get it all;
+    3. the image is on disk.
+
+    Among equals, the one with clearly enough free, then with the most free memory, less what idle
+    sandboxes keep of it; then the lowest engine id. Free memory is compared by level, and exactly
+    among the first `COMPARED` engines of the highest one.
 
     Example: a call needs 200 MB and 1 cpu for image `hello`. Engine a has 900 MB and 0.5 cpus
     free: filtered out. b has 800 MB and 2 cpus, c has 500 MB and 1 cpu and `hello` on disk: c
-    ranks first, for the image. Without `hello` on c, b would, with 800 > 500 MB.
-
-    Free memory is compared exactly among the first `COMPARED` engines of the highest level.
+    ranks first, for the image. Without `hello` on c, b would, with 800 > 500 MB. With a sandbox
+    free for the call on b, b would too, whatever c has on disk.
     """
 
     def __init__(self) -> None:
         self._engines: dict[str, _Engine] = {}
-        self._slots: list[_Engine | None] = []
-        self._vacant: list[int] = []
+        #: The engine of the runner with the bit 1 << n.
+        self._of: dict[int, _Engine] = {}
         self._memory = Levels()
         self._cpus = Levels()
+        #: Sets of runners: all usable ones; those whose engines have cpus to spare; by image.
         self._usable = 0
+        self._spare = 0
         self._images: dict[str, int] = {}
         #: The engine kept free for calls of one size, and that size.
         self._earmark: tuple[str, Size] | None = None
+        #: Engines whose place in the sets is to be found anew before it counts.
+        self._stale: list[_Engine] = []
         self._shortages: dict[Size, Shortage] = {}
+        self._could: dict[Size, bool] = {}
 
     def describe(
         self,
@@ -128,55 +192,98 @@ class Placement:
         *,
         offered: Size,
         images: tuple[str, ...],
-        usable: bool,
+        usable: int,
         staying: bool,
     ) -> None:
-        """Add an engine, or say what has changed about it."""
-        engine = self._engines.get(engine_id) or self._join(engine_id)
-        bit = 1 << engine.slot
+        """Add an engine, or say what has changed about it; `usable` is a set of runners."""
+        engine = self._engines.get(engine_id)
+        if engine is None:
+            engine = self._engines[engine_id] = _Engine(engine_id)
         if usable != engine.usable:
-            self._usable ^= bit
-        engine.offered, engine.usable, engine.staying = offered, usable, staying
-        self._set_images(engine, images)
-        self._shortages.clear()
+            self._leave_sets(engine)
+            engine.images, engine.usable = images, usable
+            self._join_sets(engine)
+        elif images != engine.images:
+            for image in set(images) ^ set(engine.images):
+                self._toggle_image(image, usable)
+            engine.images = images
+        engine.offered, engine.staying = offered, staying
+        self._changed(engine)
+        self._could.clear()
 
     def set_free(self, engine_id: str, free: Size) -> None:
         """Say how much of a known engine is free now."""
         engine = self._engines.get(engine_id)
-        if engine is not None:
-            engine.free = free
-            self._memory.put(engine.slot, free.memory_mb)
-            self._cpus.put(engine.slot, free.millicpus)
-            self._shortages.clear()
+        if engine is None:
+            return
+        engine.free = free
+        self._changed(engine)
+
+    def set_idle(self, engine_id: str, idle_mb: int) -> None:
+        """Say how much memory of an engine idle sandboxes keep."""
+        engine = self._engines.get(engine_id)
+        if engine is not None and engine.idle_mb != idle_mb:
+            engine.idle_mb = idle_mb
+            self._changed(engine)
 
     def remove(self, engine_id: str) -> None:
         """Forget an engine whose last runner is gone."""
-        engine = self._engines.get(engine_id)
+        engine = self._engines.pop(engine_id, None)
         if engine is None:
             return
-        self.set_free(engine_id, NOTHING)
-        self.describe(engine_id, offered=NOTHING, images=(), usable=False, staying=False)
-        del self._engines[engine_id]
-        self._slots[engine.slot] = None
-        bisect.insort(self._vacant, engine.slot)
+        self._leave_sets(engine)
+        engine.usable = 0
+        self._shortages.clear()
+        self._could.clear()
         if self._earmark and self._earmark[0] == engine_id:
             self._earmark = None
 
-    def best(self, size: Size, image: str) -> str | None:
-        """Return the engine for a call of a size and image; None if none can take it now."""
-        eligible = self._usable & self._cpus.may_have(size.millicpus)
-        if self._earmark and self._earmark[1] != size:
-            eligible &= ~(1 << self._engines[self._earmark[0]].slot)
-        near = eligible & self._images.get(image, 0)
-        found = self._freest(near, size) if near else None
-        return found or (self._freest(eligible, size) if eligible else None)
+    def best(
+        self,
+        size: Size,
+        image: str,
+        *,
+        room: int = ANYWHERE,
+        ready: int = 0,
+        home: int = 0,
+        full: int = 0,
+    ) -> Spot | None:
+        """Return where a call should run; None if nowhere now.
 
-    def takes(self, engine_id: str, size: Size) -> bool:
-        """Say whether an engine can take a call of this size now."""
+        All are sets of runners. `room`: where to look; `ready`: those with a sandbox free for the
+        call; `home`: those that have one for it, or are about to; `full`: those that may not get
+        it, however much is free.
+        """
+        among = self.open_to(size) & room & ~full
+        if among.bit_count() <= COMPARED:
+            among = self._fitting(among, size)
+            if not among & (among - 1):
+                return self._only(among)
+        near = among & ready
+        engine = self._freest(near, size) if near else None
+        if engine is not None:
+            return Spot(engine.engine_id, among & engine.usable, ready)
+        self._settle()
+        for near in (among & home & self._spare, among & self._images.get(image, 0), among):
+            engine = self._freest(near, size) if near else None
+            if engine is not None:
+                return Spot(engine.engine_id, among & engine.usable, home)
+        return None
+
+    def open_to(self, size: Size) -> int:
+        """Return the usable runners whose engines are not earmarked for another size."""
+        if self._earmark and self._earmark[1] != size:
+            return self._usable & ~self._engines[self._earmark[0]].usable
+        return self._usable
+
+    def kept_for(self, engine_id: str) -> Size | None:
+        """Return the size that an engine is kept for; None if for no one."""
+        return self._earmark[1] if self._earmark and self._earmark[0] == engine_id else None
+
+    def usable(self, engine_id: str) -> int:
+        """Return an engine's usable runners."""
         engine = self._engines.get(engine_id)
-        if engine is None or not engine.usable or not engine.free.covers(size):
-            return False
-        return not (self._earmark and self._earmark[0] == engine_id and self._earmark[1] != size)
+        return engine.usable if engine else 0
 
     def free(self, engine_id: str) -> Size | None:
         """Return what an engine was last said to have free; None if it is not known."""
@@ -185,7 +292,11 @@ class Placement:
 
     def could_ever(self, size: Size) -> bool:
         """Say whether some engine would take a call of this size if it were idle."""
-        return any(e.staying and e.offered.covers(size) for e in self._engines.values())
+        known = self._could.get(size)
+        if known is None:
+            known = any(e.staying and e.offered.covers(size) for e in self._engines.values())
+            self._could[size] = known
+        return known
 
     @property
     def staying(self) -> bool:
@@ -221,6 +332,26 @@ class Placement:
             known = self._shortages[size] = self._explain(size)
         return known
 
+    def check(self) -> None:
+        """Raise AssertionError unless the sets are what the engines say. For tests."""
+        fresh = Placement()
+        for engine in self._engines.values():
+            fresh._join_sets(engine)
+            levels = (
+                level(engine.free.memory_mb),
+                level(engine.free.millicpus),
+                _has_spare(engine),
+            )
+            listed = (engine.memory_level, engine.cpus_level, engine.spare)
+            if listed != levels and engine not in self._stale:
+                raise AssertionError(f"{engine} should be at {levels}")
+        if self._sets() != fresh._sets():
+            raise AssertionError(f"{self._sets()} should be {fresh._sets()}")
+
+    def _sets(self) -> tuple[object, ...]:
+        levels = (list(each.descending(-1)) for each in (self._memory, self._cpus))
+        return (self._usable, self._spare, self._images, *levels)
+
     def _explain(self, size: Size) -> Shortage:
         engines = list(self._engines.values())
         usable = [engine for engine in engines if engine.usable]
@@ -237,41 +368,127 @@ class Placement:
         enough_memory = any(e.free.memory_mb >= size.memory_mb for e in usable)
         return Shortage("cpus" if enough_memory else "memory", message)
 
-    def _freest(self, candidates: int, size: Size) -> str | None:
-        for mask in self._memory.descending(size.memory_mb):
-            among = mask & candidates
-            fitting: list[_Engine] = []
-            while among and len(fitting) < COMPARED:
-                low = among & -among
-                among ^= low
-                engine = self._slots[low.bit_length() - 1]
-                if engine is not None and engine.free.covers(size):
-                    fitting.append(engine)
-            if fitting:
-                return min(fitting, key=_by_free_memory).engine_id
+    def _freest(self, candidates: int, size: Size) -> _Engine | None:
+        """Return the engine that ranks first among those of some runners; None if it fits nowhere.
+
+        Engines that have enough for sure come first: they need not be looked at one by one.
+        """
+        if not candidates & (candidates - 1):
+            engine = self._of[candidates.bit_length() - 1]
+            return engine if engine.free.covers(size) else None
+        self._settle()
+        if candidates.bit_count() <= COMPARED:
+            return self._first(candidates, size)
+        least = _least(size)
+        sure = candidates & self._cpus.from_(least.sure_cpus)
+        for runners in self._memory.descending(least.sure_memory):
+            if runners & sure:
+                return self._first(runners & sure, size)
+        perhaps = candidates & self._cpus.from_(least.cpus)
+        for runners in self._memory.descending(least.memory):
+            found = self._first(runners & perhaps, size)
+            if found is not None:
+                return found
         return None
 
-    def _join(self, engine_id: str) -> _Engine:
-        slot = self._vacant.pop(0) if self._vacant else len(self._slots)
-        engine = self._engines[engine_id] = _Engine(engine_id, slot)
-        if slot == len(self._slots):
-            self._slots.append(engine)
-        else:
-            self._slots[slot] = engine
-        return engine
+    def _first(self, among: int, size: Size) -> _Engine | None:
+        """Return the engine that ranks first, comparing the first `COMPARED` that fit."""
+        memory_mb, millicpus = size
+        best: _Engine | None = None
+        left = COMPARED
+        while among and left:
+            engine = self._of[(among & -among).bit_length() - 1]
+            among &= ~engine.usable
+            if engine.free[0] >= memory_mb and engine.free[1] >= millicpus:
+                left -= 1
+                if best is None or engine.rank < best.rank:
+                    best = engine
+        return best
 
-    def _set_images(self, engine: _Engine, images: tuple[str, ...]) -> None:
-        if images == engine.images:
-            return
-        bit = 1 << engine.slot
-        before, now = set(engine.images), set(images)
-        for image in before - now:
-            self._images[image] ^= bit
-            if not self._images[image]:
-                del self._images[image]
-        for image in now - before:
-            self._images[image] = self._images.get(image, 0) | bit
-        engine.images = images
+    def _fitting(self, among: int, size: Size) -> int:
+        """Return those of a few runners whose engines can take a call of this size."""
+        memory_mb, millicpus = size
+        found = 0
+        while among:
+            engine = self._of[(among & -among).bit_length() - 1]
+            if engine.free[0] >= memory_mb and engine.free[1] >= millicpus:
+                found |= among & engine.usable
+            among &= ~engine.usable
+        return found
+
+    def _only(self, runner: int) -> Spot | None:
+        """Return the spot of the only runner that is left; None if there is none."""
+        if not runner:
+            return None
+        return Spot(self._of[runner.bit_length() - 1].engine_id, runner, runner)
+
+    def _join_sets(self, engine: _Engine) -> None:
+        runners = engine.usable
+        for slot in _slots(runners):
+            self._of[slot] = engine
+        self._usable |= runners
+        self._memory.add(runners, engine.memory_level)
+        self._cpus.add(runners, engine.cpus_level)
+        if engine.spare:
+            self._spare |= runners
+        for image in set(engine.images):
+            self._toggle_image(image, runners)
+
+    def _leave_sets(self, engine: _Engine) -> None:
+        runners = engine.usable
+        self._usable ^= runners
+        self._memory.discard(runners, engine.memory_level)
+        self._cpus.discard(runners, engine.cpus_level)
+        if engine.spare:
+            self._spare ^= runners
+        for image in set(engine.images):
+            self._toggle_image(image, runners)
+
+    def _toggle_image(self, image: str, runners: int) -> None:
+        now = self._images.get(image, 0) ^ runners
+        if now:
+            self._images[image] = now
+        else:
+            self._images.pop(image, None)
+
+    def _changed(self, engine: _Engine) -> None:
+        self._shortages.clear()
+        if not engine.stale:
+            engine.stale = True
+            self._stale.append(engine)
+
+    def _settle(self) -> None:
+        """Bring the sets up to what is free.
+
+        Put off until sets are asked: where a call finds its own runner, or where all are full,
+        they are not.
+        """
+        for engine in self._stale:
+            engine.stale = False
+            at = level(engine.free.memory_mb)
+            if at != engine.memory_level:
+                self._memory.move(engine.usable, engine.memory_level, at)
+                engine.memory_level = at
+            at = level(engine.free.millicpus)
+            if at != engine.cpus_level:
+                self._cpus.move(engine.usable, engine.cpus_level, at)
+                engine.cpus_level = at
+            if engine.spare != _has_spare(engine):
+                engine.spare = not engine.spare
+                self._spare ^= engine.usable
+            engine.rank = (-engine.memory_level, engine.idle_mb - engine.free[0], engine.engine_id)
+        self._stale.clear()
+
+
+def _slots(runners: int) -> Iterator[int]:
+    while runners:
+        low = runners & -runners
+        runners ^= low
+        yield low.bit_length() - 1
+
+
+def _has_spare(engine: _Engine) -> bool:
+    return engine.free.millicpus * SPARE_PART >= engine.offered.millicpus
 
 
 def _by_free_memory(engine: _Engine) -> tuple[int, str]:

@@ -13,9 +13,10 @@ from typing import Any
 from services.scheduler import events
 from services.scheduler.backlog import Admission, Backlog
 from services.scheduler.events import Command, Event, Now, Waiting
-from services.scheduler.fleet import Fleet, Standing
-from services.scheduler.ledger import NOTHING, Ledger, Reservation, Size, need
-from services.scheduler.placement import Placement, Reason
+from services.scheduler.fleet import Fleet, Runner, Standing
+from services.scheduler.ledger import NOTHING, Group, Ledger, Reservation, Size
+from services.scheduler.placement import ANYWHERE, Placement, Reason, Shortage
+from services.scheduler.sandboxes import Lines, Sandboxes
 from services.scheduler.settings import Settings
 from shared import messages
 
@@ -46,6 +47,8 @@ class State:
         self.fleet = Fleet()
         self.ledger = Ledger()
         self.placement = Placement()
+        self.sandboxes = Sandboxes()
+        self.lines = Lines()
         self.backlog = Backlog(settings.sync_backlog_max, settings.async_backlog_max)
         self._now = Now(0.0, 0)
         self._commands: list[Command] = []
@@ -75,7 +78,8 @@ class State:
         """Take an event in and return what is to be done, in order."""
         self._now = now
         self._doors[type(event)](event)
-        self._place_all()
+        if self.backlog:
+            self._place_all()
         for app, from_id in self.backlog.to_scan():
             self._commands.append(events.ScanAsync(app, from_id))
         commands, self._commands = self._commands, []
@@ -84,35 +88,40 @@ class State:
     def waiting_by_reason(self) -> dict[Reason, int]:
         """Return how many calls wait for what."""
         counts: dict[Reason, int] = {}
+        parked = self.backlog.parked_calls()
+        if parked:
+            counts["concurrency"] = sum(parked.values())
         for size, count in self.backlog.sizes().items():
-            reason = self.placement.shortage(size).reason
-            counts[reason] = counts.get(reason, 0) + count
+            others = count - parked.get(size, 0)
+            if others:
+                reason = self.placement.shortage(size).reason
+                counts[reason] = counts.get(reason, 0) + others
         return counts
 
     def check(self) -> None:
         """Raise AssertionError unless the invariants hold. For tests, after every event."""
-        self.ledger.check()
-        self.fleet.check()
-        self.backlog.check()
+        for part in (self.ledger, self.fleet, self.placement, self.sandboxes, self.backlog):
+            part.check()
         for call in self.backlog:
             if call.head.call_id in self.ledger:
                 raise AssertionError(f"{call.head.call_id} waits and is assigned")
+            if self._find(call) is not None:
+                raise AssertionError(f"{call} waits though there is room")
         for runner in self.fleet:
-            if runner.load != len(self.ledger.held_by(runner.said.runner_id)):
+            if runner.load != self.ledger.count_of(runner.said.runner_id):
                 raise AssertionError(f"load of {runner}")
         for engine_id in self.ledger.engines():
             if self.placement.free(engine_id) not in {None, self.ledger.free(engine_id)}:
                 raise AssertionError(f"free capacity of {engine_id}")
-        for size in self.backlog.sizes():
-            fits = self.placement.best(size, "") is not None
-            if fits or size not in self.backlog.blocked():
-                raise AssertionError(f"calls of {size} wait though there is room")
+        if self.backlog.next() is not None:
+            raise AssertionError(f"{self.backlog.next()} is still to be tried")
 
     # -- runners
 
     def _rebuilt(self, event: events.Rebuilt) -> None:
         for heartbeat in event.heartbeats:
             self.fleet.beat(heartbeat, self._now.s)
+            self.sandboxes.beat(self.fleet[heartbeat.runner_id].bit, heartbeat)
         for held in event.held:
             self._recover(held)
         for engine_id in {heartbeat.engine_id for heartbeat in event.heartbeats}:
@@ -124,25 +133,31 @@ class State:
         runner = self.fleet.get(held.runner_id)
         if runner is None or held.head.call_id in self.ledger:
             return
-        size = need(held.head)
-        self.ledger.recover(
-            Reservation(
-                held.head.call_id, held.head.app, held.runner_id, runner.said.engine_id, size
-            )
-        )
-        self.fleet.load(held.runner_id, +1)
-        self.backlog.charge(held.head.app, size)
+        reservation = _reservation(events.waiting(b"0-0", held.head), runner, entry_id=b"")
+        self._take_into_account(runner, reservation, self.ledger.recover(reservation))
 
     def _heartbeat(self, said: messages.Heartbeat) -> None:
-        for engine_id in self.fleet.beat(said, self._now.s):
+        changed = self.fleet.beat(said, self._now.s)
+        runner = self.fleet.get(said.runner_id)
+        if runner is None or runner.standing is Standing.LEAVING:
+            return
+        self.sandboxes.beat(runner.bit, said)
+        if len(changed) > 1:
+            self.ledger.move(said.runner_id, said.engine_id)
+        for engine_id in changed:
             self._look_at(engine_id)
-        held = self.ledger.held_by(said.runner_id)
-        if said.running >= len(held):
+        self.placement.set_idle(said.engine_id, self.fleet.idle_mb(said.engine_id))
+        self._audit(said)
+
+    def _audit(self, said: messages.Heartbeat) -> None:
+        """Ask after a runner's calls if it says for long that it has fewer than it was given."""
+        if said.running >= self.ledger.count_of(said.runner_id):
             self._audits.pop(said.runner_id, None)
             return
-        last_s, _ = self._audits.setdefault(said.runner_id, (self._now.s, frozenset()))
+        last_s, suspects = self._audits.setdefault(said.runner_id, (self._now.s, frozenset()))
         if self._now.s - last_s >= AUDIT_EVERY_S:
-            self._audits[said.runner_id] = (self._now.s, self._audits[said.runner_id][1])
+            self._audits[said.runner_id] = (self._now.s, suspects)
+            held = self.ledger.held_by(said.runner_id)
             self._commands.append(events.AuditRunner(said.runner_id, held))
 
     def _runner_audited(self, event: events.RunnerAudited) -> None:
@@ -171,6 +186,7 @@ class State:
         for call_id in self.ledger.held_by(event.runner_id):
             self._release(call_id, event.runner_id)
         self._audits.pop(event.runner_id, None)
+        self.sandboxes.forget(event.runner_id)
         engine_id = self.fleet.remove(event.runner_id)
         if engine_id is not None:
             self._look_at(engine_id)
@@ -183,6 +199,7 @@ class State:
         if view.offered == NOTHING and not view.staying:
             self.placement.remove(engine_id)
             return
+        usable_before = self.placement.usable(engine_id)
         self.placement.describe(
             engine_id,
             offered=view.offered,
@@ -191,13 +208,20 @@ class State:
             staying=view.staying,
         )
         self._room_at(engine_id)
+        if view.usable & ~usable_before:
+            self.backlog.open_all()
 
     def _room_at(self, engine_id: str) -> None:
         """Note that an engine's free capacity has changed, and what of the waiting fits it now."""
-        self.placement.set_free(engine_id, self.ledger.free(engine_id))
-        for size in self.backlog.blocked():
-            if self.placement.takes(engine_id, size):
-                self.backlog.unblock(size)
+        free = self.ledger.free(engine_id)
+        self.placement.set_free(engine_id, free)
+        runners, only = self.placement.usable(engine_id), self.placement.kept_for(engine_id)
+        if not (runners and self.backlog):
+            return
+        self.backlog.unblock(free, runners, only)
+        for group in self.backlog.parked(free):
+            if only in {None, group.size} and runners & ~self.lines.full(group):
+                self.backlog.unpark(group)
 
     # -- calls
 
@@ -213,20 +237,25 @@ class State:
                 return
             self.backlog.remove(call_id)
         held = self.ledger.get(call_id)
-        if held is not None and held.entry_id == call.entry_id:
-            return  # Read before it was assigned, on another way (`ScanAsync`).
-        # It is in a stream of waiting calls, so no runner has it: one has put it back.
-        self._release(call_id, None)
+        if held is not None:
+            if held.entry_id == call.entry_id:
+                return  # Read before it was assigned, on another way (`ScanAsync`).
+            # It is in a stream of waiting calls, so no runner has it: one has put it back.
+            self._take_out_of_account(held)
         if call_id in self._left:
             self._commands.append(events.CancelWaiting(call))
         elif call.head.mode == "sync" and self._cannot_ever(call.size):
-            message = self.placement.shortage(call.size).message
-            self._commands.append(events.RefuseCall(call, "capacity", message))
+            self._refuse_for_want_of_room(call)
+        elif self._assign_at_once(call):
+            pass
         elif self.backlog.offer(call) is Admission.REFUSED:
             self._refuse_one(call)
 
     def _cannot_ever(self, size: Size) -> bool:
-        return self.placement.staying and not self.placement.could_ever(size)
+        return not self.placement.could_ever(size) and self.placement.staying
+
+    def _refuse_for_want_of_room(self, call: Waiting) -> None:
+        self._commands.append(events.RefuseCall(call, "capacity", self._shortage(call).message))
 
     def _refuse_one(self, call: Waiting) -> None:
         """Refuse this call, or one of the app that takes up most of the backlog."""
@@ -247,15 +276,11 @@ class State:
     def _execution_finished(self, event: messages.ExecutionFinished) -> None:
         self._release(event.call_id, event.runner_id)
 
-    def _release(self, call_id: str, runner_id: str | None) -> None:
-        """Free what a call holds, if it holds it at that runner (None: wherever)."""
+    def _release(self, call_id: str, runner_id: str) -> None:
+        """Free what a call holds, if it holds it at that runner."""
         held = self.ledger.get(call_id)
-        if held is None or runner_id not in {None, held.runner_id}:
-            return
-        self.ledger.release(call_id)
-        self.fleet.load(held.runner_id, -1)
-        self.backlog.refund(held.app, held.size)
-        self._room_at(held.engine_id)
+        if held is not None and held.runner_id == runner_id:
+            self._take_out_of_account(held)
 
     def _caller_left(self, event: messages.CancelCall) -> None:
         call = self.backlog.remove(event.call_id)
@@ -291,26 +316,91 @@ class State:
     # -- placing
 
     def _place_all(self) -> None:
-        while (call := self.backlog.next()) is not None:
-            engine_id = self.placement.best(call.size, call.head.image)
-            if engine_id is None:
-                self.backlog.block(call.size, self._now.s)
+        while (found := self.backlog.next()) is not None:
+            call, room = found
+            runner = self._find(call, room)
+            if runner is not None:
+                self.backlog.remove(call.head.call_id)
+                self._assign(call, runner)
+            elif call.group is not None and self._is_room(call.size, room):
+                self.backlog.park(call.group)
             else:
-                self._assign(call, engine_id)
+                self.backlog.block(call, self._now.s)
 
-    def _assign(self, call: Waiting, engine_id: str) -> None:
-        head = call.head
-        runner_id = self.fleet.pick(engine_id)
-        self.ledger.reserve(
-            Reservation(head.call_id, head.app, runner_id, engine_id, call.size, call.entry_id)
+    def _assign_at_once(self, call: Waiting) -> bool:
+        """Assign a call that nobody waits before; says whether there is room for it."""
+        runner = None if self.backlog.overtakes(call) else self._find(call)
+        if runner is not None:
+            self._assign(call, runner)
+        return runner is not None
+
+    def _is_room(self, size: Size, room: int) -> bool:
+        """Say whether there is room for a call that may go to any runner."""
+        return self.placement.best(size, "", room=room) is not None
+
+    def _find(self, call: Waiting, room: int = ANYWHERE) -> Runner | None:
+        """Return the runner for a call: one with capacity for it, else one with a place in line."""
+        group, where = call.group, self.sandboxes.at(call.head.sandbox_key)
+        spot = self.placement.best(
+            call.size,
+            call.head.image,
+            room=room,
+            ready=where.ready,
+            home=where.home,
+            full=self.lines.full(group) if group is not None else 0,
         )
-        self.fleet.load(runner_id, +1)
-        self.backlog.remove(head.call_id)
-        self.backlog.charge(head.app, call.size)
-        self.placement.set_free(engine_id, self.ledger.free(engine_id))
-        self._commands.append(events.AssignCall(call, runner_id))
-        if self.placement.earmark is not None and self.placement.earmark[1] == call.size:
+        if spot is not None:
+            return self.fleet.pick(*spot)
+        if group is None:
+            return None
+        bit = self.lines.shortest(group, self.placement.open_to(call.size))
+        return self.fleet.having(bit) if bit else None
+
+    def _assign(self, call: Waiting, runner: Runner) -> None:
+        reservation = _reservation(call, runner, call.entry_id)
+        charged = self.ledger.reserve(reservation)
+        self._take_into_account(runner, reservation, charged)
+        self._commands.append(events.AssignCall(call, reservation.runner_id))
+        earmark = self.placement.earmark
+        if earmark is not None and charged == earmark[1]:
             self._lift_earmark()
+
+    def _take_into_account(self, runner: Runner, held: Reservation, charged: Size) -> None:
+        """Tell all that know of calls that a runner has got one."""
+        runner.load += 1
+        group = held.group
+        if held.sandbox_key:
+            most = group.most if group else 0
+            self.sandboxes.give(held.runner_id, runner.bit, held.sandbox_key, most)
+        if group is not None:
+            now = self.ledger.members(held.engine_id, held.runner_id, group)
+            self.lines.change(runner.bit, group, now - 1, now)
+        if charged != NOTHING:
+            self.backlog.charge(held.app, charged)
+            free = self.ledger.free(held.engine_id)
+            self.placement.set_free(held.engine_id, free)
+            self.backlog.shrink(self.placement.usable(held.engine_id), free, self._now.s)
+
+    def _take_out_of_account(self, held: Reservation) -> None:
+        """Tell all that know of calls that a runner is rid of one."""
+        runner, group = self.fleet[held.runner_id], held.group
+        freed = self.ledger.release(held.call_id)
+        runner.load -= 1
+        if held.sandbox_key:
+            self.sandboxes.take(held.runner_id, held.sandbox_key)
+        if group is not None:
+            now = self.ledger.members(held.engine_id, held.runner_id, group)
+            self.lines.change(runner.bit, group, now + 1, now)
+            self.backlog.open(group)
+        if freed != NOTHING:
+            self.backlog.refund(held.app, freed)
+            self._room_at(held.engine_id)
+
+    def _shortage(self, call: Waiting) -> Shortage:
+        """Say why a call is not placed now."""
+        if call.group is not None and self.backlog.is_parked(call):
+            return Shortage("concurrency", _no_place(call.group))
+        return self.placement.shortage(call.size)
 
     def _lift_earmark(self) -> None:
         engine_id = self.placement.lift_earmark()
@@ -322,9 +412,8 @@ class State:
     def _tick(self, event: events.Tick) -> None:
         self._watch_runners(caught_up=event.caught_up)
         for call in self.backlog.overdue(self._now.ms):
+            self._refuse_for_want_of_room(call)
             self.backlog.remove(call.head.call_id)
-            message = self.placement.shortage(call.size).message
-            self._commands.append(events.RefuseCall(call, "capacity", message))
         while self._left and next(iter(self._left.values())) < self._now.s - LEFT_KEPT_S:
             self._left.popitem(last=False)
         self._fail_unfit()
@@ -382,8 +471,7 @@ class State:
         if earmark is not None:
             engine_id, size = earmark
             view = self.fleet.view(engine_id)
-            wanted = size in self.backlog.sizes()
-            if wanted and view.usable and view.offered.covers(size):
+            if self.backlog.wants_room(size) and view.usable and view.offered.covers(size):
                 return
             self._lift_earmark()
         for size in self.backlog.starved(self._now.s - self._settings.earmark_after_s):
@@ -392,14 +480,36 @@ class State:
 
     def _report_waits(self) -> None:
         reported: dict[tuple[Size, Reason], float] = {}
-        for size in self.backlog.sizes():
-            shortage = self.placement.shortage(size)
-            at_s = self._reported.get((size, shortage.reason))
-            call = self.backlog.first_of(size)
-            fresh = at_s is not None and self._now.s - at_s < REPORT_EVERY_S
-            if fresh and at_s is not None:
-                reported[size, shortage.reason] = at_s
+        for call in self.backlog.heads():
+            shortage = self._shortage(call)
+            what = (call.size, shortage.reason)
+            at_s = self._reported.get(what)
+            if at_s is not None and self._now.s - at_s < REPORT_EVERY_S:
+                reported[what] = at_s
             elif self._now.ms - call.head.accepted_ms > REPORT_AFTER_MS:
-                reported[size, shortage.reason] = self._now.s
+                reported[what] = self._now.s
                 self._commands.append(events.ReportWait(call, shortage.reason, shortage.message))
         self._reported = reported
+
+
+def _reservation(call: Waiting, runner: Runner, entry_id: bytes) -> Reservation:
+    """Return what a call is to hold at a runner."""
+    head, said = call.head, runner.said
+    return Reservation(
+        head.call_id,
+        head.app,
+        said.runner_id,
+        said.engine_id,
+        call.size,
+        entry_id,
+        head.sandbox_key,
+        call.group,
+    )
+
+
+def _no_place(group: Group) -> str:
+    sandboxes = "sandbox is" if group.most == 1 else "sandboxes are"
+    return (
+        f"waits for its route's own sandboxes; wherever there is room, {group.most} {sandboxes} "
+        f"in use and {group.longest - group.most} calls in line, the most that may be"
+    )

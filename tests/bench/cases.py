@@ -39,12 +39,12 @@ async def waiting_calls(bench: Bench) -> Result:
 
 async def simulation(bench: Bench) -> Result:
     """Measure the decisions of the scheduler's state alone."""
-    few_s = scheduler_state.measure(FEW, saturated=False)
+    few = scheduler_state.Simulation(FEW, "half full").run()
     bench.tell(f"simulation: {FEW} runners measured")
-    many_s = scheduler_state.measure(MANY, saturated=False)
+    many = scheduler_state.Simulation(MANY, "half full").run()
     values = (
-        Value("", 1 / many_s, "decisions/s"),
-        Value("", many_s / few_s, TIMES_COST_WITH_FEW),
+        Value("", many.decisions_per_s, "decisions/s"),
+        Value("", many.us_each / few.us_each, TIMES_COST_WITH_FEW),
     )
     return Result({"decisions": values})
 

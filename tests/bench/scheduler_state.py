@@ -1,13 +1,18 @@
 """How many decisions a second does the scheduler's state make, with 10, 100 and 1,000 runners?
 
 Run with `python -m tests.bench.scheduler_state`. No I/O: it drives the pure state alone, with calls
-of 50 apps and 200 routes that arrive and end in batches, as the shell would hand them over.
+of 10,000 routes that arrive and end in batches, as the shell would hand them over, and with the
+heartbeats of runners that keep sandboxes. Only the time inside the state counts.
 """
 
 import itertools
 import random
+import sys
 import time
-from collections import deque
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
 
 from services.scheduler import events
 from services.scheduler.events import Now
@@ -15,38 +20,171 @@ from services.scheduler.settings import Settings
 from services.scheduler.state import State
 from shared import messages
 
-CALLS = 40_000
+Load = Literal["half full", "saturated", "hot"]
+LOADS: tuple[Load, ...] = ("half full", "saturated", "hot")
+RUNNERS = (10, 100, 1000)
+
+ROUTES = 10_000
+APPS = 500
+IMAGES = 1000
+DECISIONS = 20_000
 BATCH = 50
+#: Calls a second that the simulated clients make: each runner beats once in so many calls.
+CALLS_PER_S = 20_000
 EPOCH_MS = 1_700_000_000_000
 SIZES = ((128, 0.5), (128, 1.0), (256, 1.0), (512, 1.0), (1024, 2.0))
+#: Every so many routes one is hot, with up to so many sandboxes a runner.
+HOT_EVERY = 5
+MOST = (1, 2, 4, 8)
+#: Sandboxes that a runner keeps.
+KEPT = 64
+#: Calls under way for each runner, on average.
+UNDER_WAY: dict[Load, int] = {"half full": 8, "saturated": 1000, "hot": 16}
 
 
-def _runner(number: int) -> messages.Heartbeat:
-    images = tuple(f"image{n}" for n in range(200) if (n + number) % 10 == 0)
-    return messages.Heartbeat(
-        runner_id=f"runner{number}",
-        engine_id=f"engine{number}",
-        sent_ms=EPOCH_MS,
-        memory_mb=8192,
-        cpus=16.0,
-        arch="amd64",
-        images=images,
-        running=10**6,
-    )
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What deciding cost, with so many runners under one load."""
+
+    runners: int
+    load: Load
+    decisions: int
+    us_each: float
+    #: Part of the calls that were given to a runner with a sandbox free for them.
+    warm: float
+
+    @property
+    def decisions_per_s(self) -> float:
+        """How many decisions one core makes in a second."""
+        return 1e6 / self.us_each
 
 
-def _calls(count: int) -> list[events.Waiting]:
+@dataclass(slots=True)
+class Simulated:
+    """A runner as the state knows it: its calls, and the sandboxes it keeps, by key."""
+
+    number: int
+    kept: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    busy: Counter[str] = field(default_factory=Counter)
+    calls: int = 0
+
+    def take(self, key: str, most: int) -> bool:
+        """Start a call; says whether a sandbox was free."""
+        self.calls += 1
+        self.busy[key] += 1
+        kept = self.kept.pop(key, 0)
+        warm = kept >= self.busy[key]
+        needed = min(self.busy[key], most) if most else self.busy[key]
+        self.kept[key] = max(kept, needed)
+        return warm
+
+    def finish(self, key: str) -> None:
+        self.calls -= 1
+        self.busy[key] -= 1
+
+    def beat(self) -> messages.Heartbeat:
+        """Give sandboxes up that are too many, and say what is left."""
+        while sum(self.kept.values()) > KEPT and not self.busy[next(iter(self.kept))]:
+            self.kept.popitem(last=False)
+        counts = tuple(
+            messages.SandboxCount("app", "/", key, max(kept - self.busy[key], 0), self.busy[key], 0)
+            for key, kept in self.kept.items()
+        )
+        return messages.Heartbeat(
+            runner_id=f"runner{self.number}",
+            engine_id=f"engine{self.number}",
+            sent_ms=EPOCH_MS,
+            memory_mb=8192,
+            cpus=16.0,
+            arch="amd64",
+            images=tuple(f"image{n}" for n in range(self.number % 10, IMAGES, 10)),
+            running=self.calls,
+            sandboxes=counts,
+            idle_memory_mb=sum(count.idle for count in counts) * 128,
+        )
+
+
+class Simulation:
+    """A state, its runners and its clients."""
+
+    def __init__(self, runners: int, load: Load) -> None:
+        self.runners = {f"runner{n}": Simulated(n) for n in range(runners)}
+        self.load: Load = load
+        self.state = State(Settings(sync_backlog_max=10**6))
+        self.now = Now(1.0, EPOCH_MS)
+        self.decided = self.warm = 0
+        self.spent_s = 0.0
+        self._under_way: deque[tuple[str, str, str]] = deque()
+        self._next_beats = itertools.cycle(self.runners.values())
+        self._beats_due = 0.0
+        self._calls = _calls(load)
+
+    def run(self) -> Figures:
+        """Make decisions until the caches are warm, then measure."""
+        beats = tuple(runner.beat() for runner in self.runners.values())
+        self._handle(events.Rebuilt(beats, ()))
+        if self.load == "saturated":
+            self._arrive(len(self.runners) * 20 + 200)
+        for measured in (False, True):
+            self.decided = self.warm = 0
+            self.spent_s = 0.0
+            while self.decided < DECISIONS:
+                self._turn()
+            if measured:
+                break
+        each_us = self.spent_s / self.decided * 1e6
+        warm = self.warm / self.decided
+        return Figures(len(self.runners), self.load, self.decided, each_us, warm)
+
+    def _turn(self) -> None:
+        self._arrive(BATCH)
+        limit = UNDER_WAY[self.load] * len(self.runners)
+        ends = BATCH if self.load == "saturated" else max(len(self._under_way) - limit, 0)
+        for _ in range(ends):
+            call_id, runner_id, key = self._under_way.popleft()
+            self.runners[runner_id].finish(key)
+            self._handle(messages.ExecutionFinished(runner_id, call_id))
+        passed_s = BATCH / CALLS_PER_S
+        self.now = Now(self.now.s + passed_s, self.now.ms + round(passed_s * 1000))
+        self._beats_due += len(self.runners) * passed_s
+        while self._beats_due >= 1:
+            self._beats_due -= 1
+            self._handle(next(self._next_beats).beat())
+
+    def _arrive(self, count: int) -> None:
+        self._handle(events.CallsArrived(tuple(itertools.islice(self._calls, count))))
+
+    def _handle(self, event: events.Event) -> None:
+        began_s = time.process_time()
+        commands = self.state.handle(event, self.now)
+        self.spent_s += time.process_time() - began_s
+        for command in commands:
+            if isinstance(command, events.AssignCall):
+                self._assign(command)
+
+    def _assign(self, command: events.AssignCall) -> None:
+        head = command.call.head
+        self.decided += 1
+        runner = self.runners[command.runner_id]
+        self.warm += runner.take(head.sandbox_key, head.max_concurrency)
+        self._under_way.append((head.call_id, command.runner_id, head.sandbox_key))
+
+
+def _calls(load: Load) -> Iterator[events.Waiting]:
+    """Yield calls of all routes, of some more often than of others; `hot`: of a few hot ones."""
     random.seed(1)
-    made = []
-    for number in range(count):
-        route = random.randrange(200)
-        memory_mb, cpus = SIZES[route % len(SIZES)]
+    routes = range(0, ROUTES, HOT_EVERY)[:50] if load == "hot" else range(ROUTES)
+    weights = list(itertools.accumulate(1 / (10 + place) for place in range(len(routes))))
+    for number in itertools.count(1):
+        route = random.choices(routes, cum_weights=weights)[0]
+        memory_mb, cpus = SIZES[route // HOT_EVERY % len(SIZES)]
+        most = 0 if route % HOT_EVERY else MOST[route // HOT_EVERY % len(MOST)]
         head = messages.CallHead(
             call_id=f"call{number}",
             mode="sync",
-            app=f"app{route % 50}",
-            path="/",
-            image=f"image{route}",
+            app=f"app{route % APPS}",
+            path=f"/{route}",
+            image=f"image{route % IMAGES}",
             memory_mb=memory_mb,
             cpus=cpus,
             accepted_ms=EPOCH_MS,
@@ -54,47 +192,32 @@ def _calls(count: int) -> list[events.Waiting]:
             deadline_ms=EPOCH_MS + 60_000,
             reply_to="api",
             timeout_ms=30_000,
+            format="http" if most else "default",
+            max_concurrency=most,
+            sandbox_key=f"key{route}",
         )
-        made.append(events.waiting(b"%d-0" % (number + 1), head))
-    return made
+        yield events.waiting(b"%d-0" % number, head)
 
 
-def measure(runners: int, *, saturated: bool) -> float:
-    """Return seconds of CPU per decision, with runners that are half full or always full."""
-    state = State(Settings(sync_backlog_max=10**6))
-    at = Now(1.0, EPOCH_MS)
-    state.handle(events.Rebuilt(tuple(_runner(n) for n in range(runners)), ()), at)
-    arriving = iter(_calls(CALLS))
-    running: deque[tuple[str, str]] = deque()
-    limit = runners * 10**3 if saturated else runners * 8
-    if saturated:
-        first = tuple(itertools.islice(arriving, runners * 20 + 200))
-        _note(running, state.handle(events.CallsArrived(first), at))
-    decided, began_s = 0, time.process_time()
-    while batch := tuple(itertools.islice(arriving, BATCH)):
-        decided += _note(running, state.handle(events.CallsArrived(batch), at))
-        for _ in range(BATCH if saturated else max(len(running) - limit, 0)):
-            call_id, runner_id = running.popleft()
-            finished = messages.ExecutionFinished(runner_id, call_id)
-            decided += _note(running, state.handle(finished, at))
-    return (time.process_time() - began_s) / max(decided, 1)
+def measure() -> list[Figures]:
+    """Return the figures of all loads, each with few and with many runners."""
+    return [Simulation(runners, load).run() for load in LOADS for runners in RUNNERS]
 
 
-def _note(running: deque[tuple[str, str]], commands: list[events.Command]) -> int:
-    given = [c for c in commands if isinstance(c, events.AssignCall)]
-    running.extend((c.call.head.call_id, c.runner_id) for c in given)
-    return len(given)
-
-
-def main() -> None:
-    """Print a table."""
-    print("runners  load       decisions/s  us each")  # noqa: T201 (a command's output)
-    for saturated in (False, True):
-        for runners in (10, 100, 1000):
-            each_s = measure(runners, saturated=saturated)
-            load = "saturated" if saturated else "half full"
-            print(f"{runners:7}  {load}  {1 / each_s:11.0f}  {each_s * 1e6:7.1f}")  # noqa: T201
+def table(figures: list[Figures]) -> str:
+    """Return a Markdown table; the last column compares with the fewest runners."""
+    lines = [
+        "| load | runners | decisions/s | µs each | warm | cost, 10 runners = 1 |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    few = {each.load: each.us_each for each in figures if each.runners == min(RUNNERS)}
+    lines += [
+        f"| {each.load} | {each.runners} | {each.decisions_per_s:.0f} | {each.us_each:.1f} "
+        f"| {each.warm:.0%} | {each.us_each / few[each.load]:.2f} |"
+        for each in figures
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(f"{table(measure())}\n")

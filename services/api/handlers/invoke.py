@@ -97,7 +97,9 @@ def _caller(request: web.Request, body: bytes) -> invocation.Caller:
     "Call a function.",
     tag="calls",
     answers={
-        200: openapi.Raw("What the function wrote to stdout."),
+        200: openapi.Raw(
+            "The function's answer; of the format `default`, what it wrote to stdout."
+        ),
         202: AcceptedAnswer,
         401: openapi.CallProblem("no token present in request"),
         404: openapi.CallProblem("Route not found on that application"),

@@ -8,11 +8,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 STDIN, STDOUT = sys.stdin.buffer, sys.stdout.buffer
 HTTP = os.environ["FN_FORMAT"] == "http"
-SEEN = []
+SEEN: list[bytearray] = []
 
 
 def write(data: bytes) -> None:
@@ -84,7 +84,7 @@ def echo(echo: object = None, status: int = 200) -> None:
     write(answer(json.dumps(told).encode(), status, **{"X-Own": "yes"}))
 
 
-DEEDS = {
+DEEDS: dict[str, Callable[..., object]] = {
     "echo": echo,
     "exit": leave,
     "hang": lambda: time.sleep(1000),

@@ -257,6 +257,20 @@ async def test_a_lost_reply_stream_breaks_what_streams_through_it(
         await cancelled(call)
 
 
+async def test_a_lost_connection_to_redis_breaks_what_streams_through_it(
+    api: Api, redis: streams.Redis
+) -> None:
+    path = await api.make()
+    async with called(api, redis, path) as (request, call):
+        await call.begin()
+        response = await request
+        await redis.client_kill_filter(_type="normal", skipme=True)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            async with asyncio.timeout(20):
+                await response.read()
+        await cancelled(call)
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "words"),
     [

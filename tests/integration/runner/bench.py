@@ -1,4 +1,4 @@
-"""How do tests run functions in sandboxes? On the real engine, as the runner's shell would do it."""
+"""How do tests run functions in sandboxes? On the real engine, as the runner's shell does."""
 
 import asyncio
 import dataclasses

@@ -194,4 +194,5 @@ async def test_both_at_once(bench: Bench) -> None:
     python, node = await asyncio.gather(opened(bench, "python"), opened(bench, "node"))
     for number in range(20):
         payload = b"call %d" % number
-        assert await asyncio.gather(python.answer(payload), node.answer(payload)) == [payload] * 2
+        answers = await asyncio.gather(python.answer(payload), node.answer(payload))
+        assert list(answers) == [payload] * 2

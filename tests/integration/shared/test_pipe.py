@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
@@ -66,12 +67,14 @@ async def test_after_an_absence_the_owner_of_a_stream_reads_all_of_it(redis: str
     batches = streams.read_group(redis, stream, "g", "me", count=10, own=True)
     assert [i for i, _ in await anext(batches)] == [first, second]
     await redis.xdel(stream, first)
+    under_way = asyncio.ensure_future(anext(batches))
+
+    async def reading() -> bool:
+        return bool((await redis.info("clients"))["blocked_clients"])
+
+    await eventually(reading, 20)
     await redis.client_kill_filter(_type="normal", skipme=True)
-
-    async def again() -> bool:
-        return [i for i, _ in await anext(batches)] == [second]
-
-    await eventually(again, 20)
+    assert [i for i, _ in await under_way] == [second]
     third = await redis.xadd(stream, {"n": 3})
 
     async def new() -> bool:
@@ -89,5 +92,6 @@ async def test_an_end_can_free_capacity_in_the_same_step(redis: streams.Redis) -
         end = scripts.end(keys.runner("r1"), entry_id, record, None, "", freed=freed)
         assert await pipe.send(end) == 1
         assert await pipe.send(end) == 0
-    told = [messages.decode(e[1][b"m"], messages.Event) for e in await redis.xrange(keys.EVENTS)]
-    assert told[0] == freed
+    entries: Any = await redis.xrange(keys.EVENTS)
+    event: Any = messages.decode(entries[0][1][b"m"], messages.Event)
+    assert event == freed

@@ -112,12 +112,12 @@ def test_a_sync_call_has_a_deadline_and_an_async_one_has_none() -> None:
 def test_some_formats_get_the_headers_as_they_came(
     route_format: messages.Format, expected: tuple[tuple[str, str], ...]
 ) -> None:
-    plan = a_plan(a_route(format=route_format, min_sandboxes=2, idle_timeout=9))
+    plan = a_plan(a_route(format=route_format, idle_timeout=9))
     caller = a_caller(headers=[("X-A", "1"), ("x-a", "2")])
     parcel = invocation.parcel("id", plan, caller, LIMITS)
     assert (parcel.headers, parcel.url) == (expected, "http://h/r/shop/price")
     assert parcel.call_env["HEADER_X_A"] == "1 2"
-    assert (parcel.min_sandboxes, parcel.idle_timeout_s) == (2, 9)
+    assert parcel.idle_timeout_s == 9
 
 
 def test_a_record_of_a_queued_call_knows_when_it_came() -> None:

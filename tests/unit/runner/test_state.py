@@ -138,7 +138,7 @@ def test_a_sandbox_wanted_without_a_call_is_started_later_too(h: Harness) -> Non
 
 def test_a_call_says_what_its_sandbox_is_made_of() -> None:
     call = head(format="json", isolation="call", max_concurrency=4, revision=7)
-    made = kind_of(call, messages.Parcel({}, {"A": "1"}, b"", idle_timeout_s=9, min_sandboxes=2))
+    made = kind_of(call, messages.Parcel({}, {"A": "1"}, b"", idle_timeout_s=9))
     assert (made.key, made.app, made.path, made.image) == ("k", "a", "/p", "img:1")
     assert (made.memory_mb, made.cpus, made.format, made.isolation) == (128, 1.0, "json", "call")
     assert (made.most, made.idle_timeout_ms, made.revision) == (4, 9_000, 7)

@@ -1,5 +1,7 @@
 """Who is next: order, fairness, bounds."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,10 +21,16 @@ def backlog(*calls: Waiting) -> Backlog:
     return made
 
 
+def to_try(of: Backlog) -> Waiting | None:
+    """The call to be tried next."""
+    found = of.next()
+    return found[0] if found else None
+
+
 def served(from_: Backlog) -> list[str]:
     """Serve all, each ending before the next."""
     order = []
-    while (next_one := from_.next()) is not None:
+    while (next_one := to_try(from_)) is not None:
         from_.remove(next_one.head.call_id)
         from_.charge(next_one.head.app, next_one.size)
         from_.refund(next_one.head.app, next_one.size)
@@ -40,22 +48,104 @@ def test_the_smallest_dominant_share_goes_first() -> None:
     waiting = backlog(call("a1", app="a"), call("b1", app="b", memory_mb=50))
     waiting.charge("a", Size(300, 1000))
     waiting.charge("b", Size(100, 5000))
-    first = waiting.next()
+    first = to_try(waiting)
     assert first is not None
     assert first.head.app == "a"
     waiting.set_total(Size(100_000, 5_000_000))  # now 0.003 and 0.001
-    first = waiting.next()
+    first = to_try(waiting)
     assert first is not None
     assert first.head.app == "b"
     waiting.check()
 
 
 def test_a_blocked_size_costs_its_own_calls_only() -> None:
-    waiting = backlog(call("big", memory_mb=900), call("small"))
-    waiting.block(Size(900, 1000), now_s=1.0)
+    big = call("big", memory_mb=900)
+    waiting = backlog(big, call("small"))
+    waiting.block(big, now_s=1.0)
     assert served(waiting) == ["small"]
-    waiting.unblock(Size(900, 1000))
+    waiting.unblock(Size(899, 9000), runners=0b10)
+    waiting.unblock(Size(900, 1000), runners=0b1000, only=Size(1, 1))
+    assert waiting.next() is None
+    waiting.unblock(Size(900, 1000), runners=0b100)
+    assert waiting.next() == (big, 0b100)
     assert served(waiting) == ["big"]
+
+
+def test_of_the_blocked_sizes_those_are_tried_again_that_fit() -> None:
+    sizes = [(100, 3.0), (200, 1.0), (300, 1.0), (200, 2.0)]
+    waiting = backlog(*(call(f"{mb} {cpus}", memory_mb=mb, cpus=cpus) for mb, cpus in sizes))
+    while (each := to_try(waiting)) is not None:
+        waiting.block(each, now_s=1.0)
+        waiting.check()
+    waiting.unblock(Size(99, 9000), runners=1)
+    assert waiting.next() is None
+    waiting.unblock(Size(200, 2000), runners=1)
+    assert served(waiting) == ["200 1.0", "200 2.0"]
+
+
+def test_a_size_that_has_lost_its_room_is_blocked_again() -> None:
+    waits = call("a")
+    waiting = backlog(waits)
+    waiting.block(waits, now_s=1.0)
+    waiting.unblock(Size(200, 2000), runners=0b11)
+    waiting.shrink(0b01, Size(200, 2000), now_s=1.0)
+    assert waiting.next() == (waits, 0b11)
+    waiting.shrink(0b01, Size(99, 2000), now_s=1.0)
+    assert waiting.next() == (waits, 0b10)
+    waiting.shrink(0b10, Size(200, 999), now_s=1.0)
+    assert waiting.next() is None
+    waiting.check()
+
+
+def hot(call_id: str, key: str = "k", **other: Any) -> Waiting:
+    return call(call_id, sandbox_key=key, max_concurrency=1, **other)
+
+
+def test_a_group_is_tried_once_more_when_something_has_changed_for_it() -> None:
+    first, second = hot("a"), hot("b")
+    waiting = backlog(call("plain"), first, second)
+    for _ in range(2):
+        waiting.block(first, now_s=1.0)
+        assert waiting.next() is None
+        waiting.open(first.group)
+        assert waiting.next() == (first, 0)
+    waiting.remove("a")
+    assert waiting.next() == (second, 0)
+    waiting.remove("b")
+    waiting.check()
+    waiting.open(first.group)
+    assert waiting.next() is None
+
+
+def test_a_parked_group_does_not_stand_in_the_way_of_its_size() -> None:
+    parked = hot("a")
+    waiting = backlog(parked, call("b"))
+    assert to_try(waiting) == parked
+    waiting.park(parked.group)
+    waiting.check()
+    assert waiting.is_parked(parked)
+    assert served(waiting) == ["b"]
+    assert waiting.parked(Size(99, 1000)) == []
+    assert waiting.parked(parked.size) == [parked.group]
+    waiting.unpark(parked.group)
+    waiting.check()
+    assert served(waiting) == ["a"]
+
+
+def test_a_parked_group_that_room_would_help_after_all_waits_for_room() -> None:
+    parked = hot("a")
+    waiting = backlog(parked)
+    waiting.park(parked.group)
+    assert not waiting.wants_room(parked.size)
+    waiting.block(parked, now_s=1.0)
+    waiting.check()
+    assert waiting.wants_room(parked.size)
+    assert not waiting.is_parked(parked)
+
+
+def test_hot_routes_and_all_others_of_an_app_take_turns() -> None:
+    calls = [call("p1"), call("p2"), call("p3"), hot("k1"), hot("k2"), hot("l1", "l")]
+    assert served(backlog(*calls)) == ["p1", "k1", "l1", "p2", "k2", "p3"]
 
 
 def test_an_app_that_comes_back_each_time_does_not_starve_others() -> None:
@@ -63,7 +153,7 @@ def test_an_app_that_comes_back_each_time_does_not_starve_others() -> None:
     order = []
     for n in range(12):
         waiting.offer(call(f"{'xy'[n % 2]}{n}", app="xy"[n % 2]))
-        next_one = waiting.next()
+        next_one = to_try(waiting)
         assert next_one is not None
         waiting.remove(next_one.head.call_id)
         waiting.charge(next_one.head.app, next_one.size)
@@ -103,7 +193,7 @@ def test_shares_stay_close_while_all_want_more(demand: list[tuple[str, str, int]
     )
     used = dict.fromkeys("abcd", 0.0)
     count = 0
-    while (next_one := waiting.next()) is not None:
+    while (next_one := to_try(waiting)) is not None:
         app, share = next_one.head.app, max(next_one.size.memory_mb / 1000, 0.1)
         wanting = {each.head.app for each in waiting}
         assert used[app] <= min(used[other] for other in wanting) + 1e-9

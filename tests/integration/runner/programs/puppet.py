@@ -12,7 +12,6 @@ import socket
 import sys
 import time
 
-
 NAMES_CALLS = "PUPPET_NAMES" in os.environ
 
 
