@@ -1,4 +1,4 @@
-"""Is nothing left behind by what sandboxes do, or fail to do? No container, folder, file or task."""
+"""Is nothing left of what sandboxes do, or fail to do? No container, folder, file or task."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiodocker
 import pytest
@@ -20,28 +21,26 @@ FORMATS = ["default", "http", "json", "http-stream"]
 
 def open_files() -> Counter[str]:
     """Return what kinds of files this process has open, and how many of each."""
-    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
-    return Counter(os.readlink(link).partition(":")[0] for link in links if os.path.lexists(link))
+    links = [Path(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+    return Counter(str(link.readlink()).partition(":")[0] for link in links if link.is_symlink())
 
 
 @asynccontextmanager
-async def whole_bench(
-    places: sandbox.Places, kind: type[Engine] = Engine
-) -> AsyncIterator[Bench]:
+async def whole_bench(places: sandbox.Places, kind: type[Engine] = Engine) -> AsyncIterator[Bench]:
     """Give a bench with connections to the engine of its own, which end with it."""
     container_engine = kind(DOCKER_HOST)
-    async with aiodocker.Docker(DOCKER_HOST) as docker:
-        async with bench_of(docker, container_engine, places) as made:
-            yield made
+    async with (
+        aiodocker.Docker(DOCKER_HOST) as docker,
+        bench_of(docker, container_engine, places) as made,
+    ):
+        yield made
     await container_engine.close()
     # Connections are closed in the turns of the loop that follow.
     await asyncio.sleep(0)
 
 
 @asynccontextmanager
-async def nothing_left(
-    places: sandbox.Places, kind: type[Engine] = Engine
-) -> AsyncIterator[Bench]:
+async def nothing_left(places: sandbox.Places, kind: type[Engine] = Engine) -> AsyncIterator[Bench]:
     """Give a bench; check that there are as many files and tasks afterwards as before."""
     async with whole_bench(places) as first:
         await first.run("true")

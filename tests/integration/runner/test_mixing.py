@@ -1,4 +1,4 @@
-"""Do bytes of one call ever reach another? Thousands of calls that can be told apart, per format."""
+"""Do bytes of one call ever reach another? Thousands of calls that can be told apart."""
 
 import asyncio
 import json
@@ -144,4 +144,3 @@ async def test_sandboxes_beside_each_other(bench: Bench, how: str) -> None:
             assert await box.answer(payload) == payload
 
     await asyncio.gather(*(many(name, box) for name, box in enumerate(several)))
-
