@@ -39,8 +39,8 @@ check: venv ## Check format, lint, types, and run the unit tests
 	@.venv/bin/mypy
 	@.venv/bin/python -m pytest tests/unit
 
-bench: venv up ## Measure calls beside `docker run` of the same image
-	@API_URL=http://127.0.0.1:$$(deploy/compose port api 8080 | sed 's/.*://') .venv/bin/python -m tests.bench
+bench: up ## Measure calls beside `docker run` and Redis: make bench BENCH="--only hot,cold"
+	@deploy/bench $(BENCH)
 
 images: ## Get the container images: pulled, or built where no registry answers
 	@deploy/engine

@@ -32,6 +32,7 @@ _ROWS = (
     Code("out_of_memory", 500, "function", "The function used more memory than its route has."),
     Code("exit", 500, "function", "The function ended with an exit code other than 0."),
     Code("signal", 500, "function", "The function was ended by a signal."),
+    Code("failed", 500, "function", "The function says itself that it failed."),
     Code("bad_answer", 500, "function", "The function's answer does not follow its format."),
     Code("image_pull", 500, "function", "The route's image could not be pulled."),
     Code("image_invalid", 500, "function", "The image has nothing that can be started."),

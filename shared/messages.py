@@ -63,8 +63,6 @@ class Parcel(Wire, frozen=True):
     method: str = "POST"
     #: Seconds an idle sandbox is kept.
     idle_timeout_s: int = 30
-    #: Sandboxes that a runner keeps ready for the route, however long they are idle.
-    min_sandboxes: int = 0
     #: scheme://host/path?query as the caller wrote it.
     url: str = ""
     #: The request's headers as they came; only for formats that pass them on (`json`,
@@ -142,7 +140,7 @@ class StreamChunk(Wire, frozen=True, tag="chunk"):
 
 
 class More(Wire, frozen=True):
-    """api -> runner: the caller has taken so many bytes of a streamed answer."""
+    """api -> runner: the caller has taken so many bytes of a streamed answer, in all."""
 
     call_id: str
     taken_bytes: int

@@ -5,6 +5,8 @@ it. Each script here says what it needs and returns; the callers decide. Sent wi
 caches the text), so that a restarted Redis needs no reloading.
 """
 
+from collections.abc import Mapping
+
 from shared import keys, messages
 
 #: Above this a parcel travels beside its entry, under a key of its own, so that the scheduler
@@ -357,3 +359,24 @@ def tell(event: messages.Event) -> Command:
     beating = event.runner_id if isinstance(event, messages.Heartbeat) else ""
     raw = messages.encode(event)
     return ("EVAL", _TELL, 2, keys.EVENTS, keys.RUNNERS, raw, _EVENTS_MAX, beating)
+
+
+_WANT = """
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= ARGV[2] then return 'stale' end
+for i = 3, #ARGV, 2 do
+  if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[i])
+  else redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+end
+return 1
+"""
+
+
+def want(app: str, catalog_version: str, changes: Mapping[bytes, bytes]) -> Command:
+    """api: change an app's part of the routes whose sandboxes are kept ready.
+
+    `changes` has `messages.Wanted` by field of `keys.WANTED`; an empty one is removed. Returns 1;
+    or `STALE`, with nothing done, if the app's catalog has another version than `catalog_version`.
+    """
+    names = (keys.CATALOG_VERSIONS, keys.WANTED)
+    flat = [part for pair in changes.items() for part in pair]
+    return ("EVAL", _WANT, len(names), *names, app, catalog_version, *flat)

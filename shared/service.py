@@ -4,6 +4,7 @@ A service brings its long-lived tasks and a function that says what it lacks to 
 """
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -68,6 +69,17 @@ async def operating_server(port: int, readiness: Readiness) -> AsyncIterator[Non
         yield
     finally:
         await runner.cleanup()
+
+
+def rest_garbage_collector() -> None:
+    """Let the garbage collector look at what lives long no more, and seldom at what is new.
+
+    To be called when a service has started. Calls leave no cycles behind, and looking for them
+    costs each call a good part of what deciding about it does.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 @asynccontextmanager

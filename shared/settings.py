@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import marshmallow as ma
 
+from shared import logs, urls
 from shared.errors import BadSettings
 
 S = TypeVar("S")
@@ -27,12 +28,14 @@ def setting(
     *,
     unit: str = "",
     check: Callable[[Any], Any] | None = None,
+    secret: bool = False,
 ) -> Any:  # noqa: ANN401
     """Declare a setting: its default, a sentence for the docs, its unit, and a validator.
 
-    `check` is a marshmallow validator. The default's type is the setting's type.
+    `check` is a marshmallow validator, or raises ValueError. The default's type is the setting's
+    type. The value of a `secret` one is never shown.
     """
-    metadata = {"sentence": sentence, "unit": unit, "check": check}
+    metadata = {"sentence": sentence, "unit": unit, "check": check, "secret": secret}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -42,9 +45,13 @@ def at_least(least: float) -> ma.validate.Range:
 
 
 def log_level() -> str:
-    """Declare `LOG_LEVEL`, which every service has."""
-    levels = ("debug", "info", "warning", "error")
-    return setting("info", "Least severe log line.", check=ma.validate.OneOf(levels))  # type: ignore[no-any-return]
+    """Declare `LOG_LEVEL`, which every service has, in the words that IronFunctions takes."""
+    return setting("info", "Least severe log line.", check=_is_level)  # type: ignore[no-any-return]
+
+
+def _is_level(value: str) -> None:
+    if value.lower() not in logs.LEVELS:
+        raise ma.ValidationError(f"Must be one of: {', '.join(logs.LEVELS)}.")
 
 
 def _field(declared: "dataclasses.Field[Any]") -> ma.fields.Field[Any]:
@@ -53,7 +60,7 @@ def _field(declared: "dataclasses.Field[Any]") -> ma.fields.Field[Any]:
     return field_type(
         data_key=declared.name.upper(),
         load_default=declared.default,
-        validate=[check] if check else [],
+        validate=[_checked(check)] if check else [],
     )
 
 
@@ -70,7 +77,27 @@ def read(kind: type[S], environ: Mapping[str, str]) -> S:
     try:
         return kind(**schema().load(given))
     except ma.ValidationError as error:
+        secret = {f.name.upper() for f in declared if f.metadata["secret"]}
         wrong = [
-            f"{name}={given[name]!r}: {' '.join(why)}" for name, why in error.messages_dict.items()
+            f"{name}={_shown(given[name], secret=name in secret)}: {' '.join(why)}"
+            for name, why in error.messages_dict.items()
         ]
         raise BadSettings("bad settings: " + "; ".join(sorted(wrong))) from error
+
+
+def _shown(value: str, *, secret: bool) -> str:
+    return "(secret)" if secret else repr(urls.without_password(value))
+
+
+def _checked(check: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """Return a marshmallow validator that says what a ValueError of `check` says."""
+
+    def validate(value: Any) -> None:  # noqa: ANN401 (as the field has it)
+        try:
+            check(value)
+        except ma.ValidationError:
+            raise
+        except ValueError as error:
+            raise ma.ValidationError(str(error)) from error
+
+    return validate

@@ -5,19 +5,17 @@ Knows nothing of what the entries mean.
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
 
 import redis.asyncio as redis_asyncio
 import structlog
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError, ResponseError
 
-from shared import keys, tasks
+from shared import keys
 from shared.errors import Unavailable
+from shared.pipe import Pipe
 from shared.scripts import Command
 
 Redis = redis_asyncio.Redis
@@ -30,13 +28,9 @@ log = structlog.get_logger()
 BLOCK_MS = 1000
 #: Longest wait for a reply to a write, in seconds: then `Unavailable`.
 WRITE_TIMEOUT_S = 5.0
-#: Commands in one pipeline at most, and their bytes at most (one larger command goes alone).
-BATCH_MAX = 256
-BATCH_MAX_BYTES = 32 * 1024 * 1024
+#: How long entries that come fast are gathered before they are read, in seconds.
+GATHER_S = 0.001
 ASIDE_MAX_ENTRIES = 10_000
-#: What the client makes of OOM and READONLY; it knows MISCONF and BUSY by their text alone, and
-#: LOADING as a lost connection.
-_REFUSALS = (OutOfMemoryError, ReadOnlyError)
 
 
 def connect(url: str) -> Redis:
@@ -53,22 +47,20 @@ def connect(url: str) -> Redis:
 
 
 class Outbox:
-    """Writes commands to Redis, all that are ready in one round trip.
+    """Sends commands to Redis, all that are ready in one write. Use with `async with`.
 
-    One task owns the queue; `send` may be called from anywhere in the loop. A command is sent at
-    most once: after a lost connection nobody knows whether it was performed, so its sender gets
+    `send` may be called from anywhere in the loop, and keeps the order. A command is sent at most
+    once: after a lost connection nobody knows whether it was performed, so its sender gets
     `Unavailable` and decides.
     """
 
     def __init__(self, redis: Redis) -> None:
-        """Use `redis` for writing; start with `async with`."""
-        self._redis = redis
-        self._waiting: deque[tuple[Command, asyncio.Future[Any]]] = deque()
-        self._ready = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        """Connect as `redis` would."""
+        self._pipe = Pipe(redis, WRITE_TIMEOUT_S)
+        #: See `Pipe.send`.
+        self.send = self._pipe.send
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="outbox")
         return self
 
     async def __aexit__(
@@ -77,65 +69,7 @@ class Outbox:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._task is not None  # noqa: S101 (entered before it is left)
-        await tasks.end(self._task)
-        for _, future in self._waiting:
-            if not future.done():
-                future.set_exception(Unavailable("the service is stopping"))
-
-    def send(self, command: Command) -> "asyncio.Future[Any]":
-        """Queue a command; the future has Redis' answer, or `Unavailable`, or `ResponseError`."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((command, future))
-        self._ready.set()
-        return future
-
-    async def _run(self) -> None:
-        while True:
-            await self._ready.wait()
-            self._ready.clear()
-            while self._waiting:
-                await self._flush(self._take())
-
-    def _take(self) -> list[tuple[Command, "asyncio.Future[Any]"]]:
-        batch: list[tuple[Command, asyncio.Future[Any]]] = []
-        size = 0
-        while self._waiting and len(batch) < BATCH_MAX and size < BATCH_MAX_BYTES:
-            batch.append(self._waiting.popleft())
-            size += sum(len(part) for part in batch[-1][0] if isinstance(part, bytes))
-        return batch
-
-    async def _flush(self, batch: list[tuple[Command, "asyncio.Future[Any]"]]) -> None:
-        try:
-            pipeline = self._redis.pipeline(transaction=False)
-            for command, _ in batch:
-                pipeline.execute_command(*command)
-            async with asyncio.timeout(WRITE_TIMEOUT_S):
-                answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError, TimeoutError) as error:
-            answers = [
-                Unavailable(f"Redis does not answer: {error or type(error).__name__}")
-            ] * len(batch)
-        except Exception as error:
-            # Whatever it is: the senders are told, and the queue goes on.
-            log.exception("outbox_failed")
-            answers = [error] * len(batch)
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if future.done():
-                continue
-            if isinstance(answer, Exception):
-                future.set_exception(_as_unavailable(answer))
-            else:
-                future.set_result(answer)
-
-
-def _as_unavailable(error: Exception) -> Exception:
-    """Return the error as its sender should see it: out of memory or loading is "not there"."""
-    if isinstance(error, _REFUSALS) or str(error).startswith(("MISCONF", "BUSY")):
-        return Unavailable(f"Redis refuses writes: {error}")
-    if isinstance(error, RedisConnectionError | RedisTimeoutError):
-        return Unavailable(f"Redis does not answer: {error}")
-    return error
+        await self._pipe.close()
 
 
 class Backoff:
@@ -165,52 +99,113 @@ async def make_group(redis: Redis, stream: str, group: str) -> None:
             raise
 
 
+class Tail:
+    """Reads new entries of streams, as one task wants them. Use with `async with`.
+
+    Its connection is its own, because a read waits in Redis.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        """Connect as `redis` would."""
+        self._pipe = Pipe(redis, BLOCK_MS / 1000 + WRITE_TIMEOUT_S)
+        self._busy = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._pipe.close()
+
+    async def read(self, positions: dict[str, str], *, count: int) -> dict[str, list[Entry]]:
+        """Return new entries of several streams and move `positions` (stream -> last id) on.
+
+        Waits up to `BLOCK_MS` for the first. Raises `Unavailable`: the caller knows what an outage
+        means to it.
+        """
+        await self._gather()
+        asked: Command = ("XREAD", "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", *positions)
+        found = _entries(await self._pipe.send((*asked, *positions.values())))
+        for stream, entries in found.items():
+            positions[stream] = entries[-1][0].decode()
+        self._busy = sum(map(len, found.values())) > 1
+        return found
+
+    async def read_new(
+        self, stream: str, group: str, consumer: str, *, count: int, noack: bool
+    ) -> list[Entry]:
+        """Return entries of a group that no consumer has got yet.
+
+        Waits up to `BLOCK_MS` for the first. Raises `Unavailable`, and `ResponseError` NOGROUP.
+        """
+        await self._gather()
+        asked: Command = ("XREADGROUP", "GROUP", group, consumer, "COUNT", count, "BLOCK", BLOCK_MS)
+        how = ("NOACK",) if noack else ()
+        found = await self._pipe.send((*asked, *how, "STREAMS", stream, ">"))
+        entries = _entries(found).get(stream, [])
+        self._busy = len(entries) > 1
+        return entries
+
+    async def _gather(self) -> None:
+        """Wait a moment for more to come if entries come fast: each read has its price."""
+        if self._busy:
+            await asyncio.sleep(GATHER_S)
+
+
 async def read_group(
-    redis: Redis, stream: str, group: str, consumer: str, *, count: int
+    redis: Redis, stream: str, group: str, consumer: str, *, count: int, own: bool = False
 ) -> AsyncIterator[list[Entry]]:
     """Yield batches of new entries of a group, for ever; makes the group where it is missing.
 
-    Yields an empty batch when nothing came for `BLOCK_MS`. Waits out Redis' absences.
+    Yields an empty batch when nothing came for `BLOCK_MS`. Waits out Redis' absences. `own`: only
+    this consumer reads the stream, and deletes what it has dealt with. Then nothing needs to be
+    acknowledged, and after an absence all that is in the stream is yielded (some of it again): a
+    batch may have been lost on its way.
     """
     backoff = Backoff()
-    while True:
-        try:
-            found = await redis.xreadgroup(
-                group, consumer, {stream: ">"}, count=count, block=BLOCK_MS
-            )
-        except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
-            await make_group(redis, stream, group)
-            continue
-        except (RedisError, OSError) as error:
-            log.warning("redis_unavailable", stream=stream, error=str(error))
-            await backoff.wait()
-            continue
-        backoff.reset()
-        yield _entries(found).get(stream, [])
+    gap = False
+    async with Tail(redis) as tail:
+        while True:
+            try:
+                if gap and own:
+                    yield await _whole(redis, stream)
+                gap = False
+                batch = await tail.read_new(stream, group, consumer, count=count, noack=own)
+            except ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    raise
+                await make_group(redis, stream, group)
+                continue
+            except (Unavailable, RedisError, OSError) as error:
+                log.warning("redis_unavailable", stream=stream, error=str(error))
+                gap = True
+                await backoff.wait()
+                continue
+            backoff.reset()
+            yield batch
 
 
-async def read_streams(
-    redis: Redis, positions: dict[str, str], *, count: int
-) -> dict[str, list[Entry]]:
-    """Return new entries of several streams and move `positions` (stream -> last id) on.
-
-    Waits up to `BLOCK_MS` for the first. Raises redis' errors: the caller knows what an outage
-    means to it.
-    """
-    found = _entries(await redis.xread(dict[Any, Any](positions), count=count, block=BLOCK_MS))
-    for stream, entries in found.items():
-        positions[stream] = entries[-1][0].decode()
-    return found
+async def _whole(redis: Redis, stream: str) -> list[Entry]:
+    found: Any = await redis.xrange(stream)
+    return list(found)
 
 
-def _entries(found: Any) -> dict[str, list[Entry]]:  # noqa: ANN401 (untyped by the client)
+def _entries(found: Any) -> dict[str, list[Entry]]:  # noqa: ANN401 (as Redis says it)
     """Return what a read brought, by stream; an entry deleted meanwhile has no fields."""
     read = {
-        name.decode(): [e for e in entries if e[1] is not None] for name, entries in found or []
+        name.decode(): [(i, _fields(flat)) for i, flat in entries if flat is not None]
+        for name, entries in found or []
     }
     return {name: entries for name, entries in read.items() if entries}
+
+
+def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
+    parts = iter(flat)
+    return dict(zip(parts, parts, strict=True))
 
 
 def set_aside(stream: str, entry: Entry, why: str) -> Command:

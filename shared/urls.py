@@ -1,8 +1,17 @@
-"""What does a database address mean? Pure: both spellings of `DB_URL`, to one form."""
+"""What does the address of MySQL or Redis mean? Pure: both spellings of `DB_URL`, to one form."""
 
 import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
+
+#: The last `@` ends the password, which may have any characters, as in Go.
+_MYSQL = re.compile(
+    r"mysql://(?:(?P<user>[^:@/]*)(?::(?P<password>.*))?@)?"
+    r"(?:tcp(?=\())?(?P<open>\()?(?P<host>\[[0-9A-Fa-f:.]+\]|[^@:/()\[\]]+)(?::(?P<port>\d{1,5}))?(?(open)\))"
+    r"/(?P<name>[^/?#]+)(?:\?.*)?",
+    re.DOTALL | re.IGNORECASE,
+)
+_PORT_MAX = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +33,37 @@ def parse_mysql(url: str) -> Database:
     >>> parse_mysql("mysql://func:pw@tcp(db:3306)/func").host
     'db'
     """
-    plain = re.sub(r"@tcp\(([^)]*)\)/", r"@\1/", url)
-    parts = urlsplit(plain)
-    name = parts.path.lstrip("/")
-    if parts.scheme != "mysql" or not parts.hostname or not name:
+    found = _MYSQL.fullmatch(url.strip())
+    port = int(found["port"] or 3306) if found else 0
+    if found is None or not 0 < port <= _PORT_MAX:
         raise ValueError(
             "must be mysql://user:password@host:3306/db or mysql://user:password@tcp(host:3306)/db"
         )
     return Database(
-        host=parts.hostname,
-        port=parts.port or 3306,
-        user=unquote(parts.username or ""),
-        password=unquote(parts.password or ""),
-        name=name,
+        host=found["host"].strip("[]"),
+        port=port,
+        user=unquote(found["user"] or ""),
+        password=unquote(found["password"] or ""),
+        name=found["name"],
     )
+
+
+def check_redis(url: str) -> None:
+    """Check an address like `redis://host:6379/0`; raises ValueError, which shows no password."""
+    wrong = ValueError("must be redis://host:6379 or redis://host:6379/0 (or rediss://)")
+    try:
+        parts = urlsplit(url.strip())
+        known = parts.scheme in {"redis", "rediss"} and parts.hostname and parts.port != 0
+    except ValueError:
+        raise wrong from None
+    if not known or not re.fullmatch(r"(/\d*)?", parts.path):
+        raise wrong
+
+
+def without_password(url: str) -> str:
+    """Return an address as it may be shown; other text stays as it is.
+
+    >>> without_password("mysql://func:s@cret@tcp(db:3306)/func")
+    'mysql://func:***@tcp(db:3306)/func'
+    """
+    return re.sub(r"(://[^:@/]*:).*@", r"\1***@", url, flags=re.DOTALL)

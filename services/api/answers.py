@@ -7,34 +7,51 @@ for programs and whose fault it was.
 import codecs
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
-from services.api import problems
+from services.api import headers, problems
 from shared import messages
 
 Header = tuple[str, str]
 
-#: Headers that belong to one connection, or that only the server can know.
-_OWN = frozenset(
-    {"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-)
 #: How many bytes decide whether an answer is text.
 _SNIFFED_BYTES = 512
 #: Control bytes no text has (tab, newlines, form feed and escape may be in text).
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _TEXT, _BYTES = "text/plain; charset=utf-8", "application/octet-stream"
 _JSON = "application/json; charset=utf-8"
+#: Statuses that end an exchange, whatever they say of it.
+_STATUS_MIN, _STATUS_MAX = 200, 599
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What goes back over HTTP."""
 
     status: int
     headers: Sequence[Header]
     body: bytes
+
+
+class RouteHeaders(NamedTuple):
+    """What a route says of its answers' headers; made once for all of them."""
+
+    #: The headers, each value one of them; its connection's own left out.
+    pairs: tuple[Header, ...] = ()
+    #: Lower-case names that its function cannot set: these, and what only the platform knows.
+    taken: frozenset[str] = headers.OWN | {"x-call-id"}
+
+
+def route_headers(configured: Mapping[str, Iterable[str]]) -> RouteHeaders:
+    """Return what a route's response headers mean to each answer."""
+    pairs = tuple(
+        (name, value)
+        for name, values in configured.items()
+        if name.lower() not in headers.OWN
+        for value in values
+    )
+    return RouteHeaders(pairs, RouteHeaders().taken | {name.lower() for name, _ in pairs})
 
 
 def content_type(body: bytes) -> str:
@@ -48,6 +65,8 @@ def content_type(body: bytes) -> str:
     start = body[:_SNIFFED_BYTES]
     if _BINARY.search(start):
         return _BYTES
+    if start.isascii():
+        return _TEXT
     try:
         codecs.getincrementaldecoder("utf-8")().decode(start, final=len(start) == len(body))
     except UnicodeDecodeError:
@@ -55,35 +74,65 @@ def content_type(body: bytes) -> str:
     return _TEXT
 
 
-def route_headers(headers: Mapping[str, Iterable[str]]) -> tuple[Header, ...]:
-    """Return a route's response headers, each value one header; its connection's own left out."""
-    return tuple(
-        (name, value)
-        for name, values in headers.items()
-        if name.lower() not in _OWN
-        for value in values
-    )
+def unfit(status: int, function: Sequence[Header]) -> str | None:
+    """Return why HTTP cannot carry what a function says of its answer; None if it can.
+
+    >>> unfit(99, [])
+    'The function answered with the status 99; it must be from 200 to 599'
+    """
+    if not _STATUS_MIN <= status <= _STATUS_MAX:
+        return (
+            f"The function answered with the status {status}; "
+            f"it must be from {_STATUS_MIN} to {_STATUS_MAX}"
+        )
+    for name, value in function:
+        if not headers.is_name(name) or not headers.is_value(value):
+            return f"The function answered with a header that HTTP cannot carry: {name!r}"
+    return None
 
 
 def succeeded(
     call_id: str,
     reply: messages.Reply,
     outcome: messages.Answered,
-    route: Sequence[Header],
+    route: RouteHeaders,
     total_ms: float,
 ) -> Answer:
     """Return a function's answer, `total_ms` after its call was accepted.
 
     The route's headers win over the function's of the same name.
     """
-    headers = list(route)
-    taken = {name.lower() for name, _ in route} | _OWN
-    headers += [(name, value) for name, value in outcome.headers if name.lower() not in taken]
-    if not any(name.lower() == "content-type" for name, _ in headers):
-        headers.append(("Content-Type", content_type(outcome.body)))
-    headers.append(("X-Call-Id", call_id))
-    headers.append(("Server-Timing", server_timing(reply, total_ms)))
-    return Answer(outcome.status, headers, outcome.body)
+    merged, typed = _merged(route, outcome.headers)
+    if not typed:
+        merged.append(("Content-Type", content_type(outcome.body)))
+    merged.append(("X-Call-Id", call_id))
+    merged.append(("Server-Timing", server_timing(reply, total_ms)))
+    return Answer(outcome.status, merged, outcome.body)
+
+
+def begun(call_id: str, head: messages.StreamHead, route: RouteHeaders, total_ms: float) -> Answer:
+    """Return the beginning of a streamed answer, `total_ms` after its call was accepted.
+
+    Nobody knows yet what its bytes will be, nor how long they will take.
+    """
+    merged, typed = _merged(route, head.headers)
+    if not typed:
+        merged.append(("Content-Type", _BYTES))
+    merged.append(("X-Call-Id", call_id))
+    merged.append(("Server-Timing", f"head;dur={total_ms:.1f}"))
+    return Answer(head.status, merged, b"")
+
+
+def _merged(route: RouteHeaders, function: Iterable[Header]) -> tuple[list[Header], bool]:
+    """Return the route's headers with the function's below, and whether the type is among them."""
+    merged = list(route.pairs)
+    typed = "content-type" in route.taken
+    for pair in function:
+        name = pair[0].lower()
+        if name not in route.taken:
+            merged.append(pair)
+            typed = typed or name == "content-type"
+    return merged, typed
 
 
 def server_timing(reply: messages.Reply, total_ms: float) -> str:
@@ -96,23 +145,27 @@ def server_timing(reply: messages.Reply, total_ms: float) -> str:
     return f"queue;dur={queue_ms:.1f}, start;dur={reply.start_ms:.1f}, run;dur={reply.run_ms:.1f}"
 
 
-def failed(call_id: str, code: str, message: str, route: Sequence[Header]) -> Answer:
+def failed(
+    call_id: str, code: str, message: str, route: RouteHeaders, *, timing: str = ""
+) -> Answer:
     """Return the answer to a call that failed or was refused, with the route's headers.
 
-    `code` is a key of `errors.CODES`.
+    `code` is a key of `errors.CODES`; `timing` says where the time went, if it got so far.
     """
     problem = problems.invocation(call_id, code, message)
-    headers = _own(call_id, route)
-    headers += problem.headers.items()
-    return Answer(problem.status, headers, msgspec.json.encode(problem.body))
+    own = [*_own(route), *problem.headers.items()]
+    if timing:
+        own.append(("Server-Timing", timing))
+    return Answer(problem.status, own, msgspec.json.encode(problem.body))
 
 
-def accepted(call_id: str, route: Sequence[Header]) -> Answer:
+def accepted(call_id: str, route: RouteHeaders) -> Answer:
     """Return the answer to an async call that is safe in the queue."""
-    return Answer(202, _own(call_id, route), msgspec.json.encode({"call_id": call_id}))
+    headers = [*_own(route), ("X-Call-Id", call_id)]
+    return Answer(202, headers, msgspec.json.encode({"call_id": call_id}))
 
 
-def _own(call_id: str, route: Sequence[Header]) -> list[Header]:
+def _own(route: RouteHeaders) -> list[Header]:
     """Return the headers of an answer that the platform wrote: JSON, whatever the route's is."""
-    headers = [(name, value) for name, value in route if name.lower() != "content-type"]
-    return [*headers, ("Content-Type", _JSON), ("X-Call-Id", call_id)]
+    kept = [(name, value) for name, value in route.pairs if name.lower() != "content-type"]
+    return [*kept, ("Content-Type", _JSON)]

@@ -12,14 +12,14 @@ from redis.exceptions import RedisError
 from services.api import assembly, middleware, migrating, openapi, parts
 from services.api.catalog import Catalog
 from services.api.database import Database
-from services.api.handlers import apps, calls, invoke, meta, routes, stats, tasks
+from services.api.handlers import apps, calls, invoke, meta, routes, runners, stats, tasks
 from services.api.settings import Settings
 from services.api.store import Store
 from services.api.versions import Versions
 from shared import service, streams
 from shared.errors import Unavailable
 
-HANDLERS = (meta, apps, routes, invoke, calls, tasks, stats)
+HANDLERS = (meta, apps, routes, invoke, calls, tasks, stats, runners)
 #: How long a readiness check waits for MySQL, in seconds.
 CHECK_TIMEOUT_S = 2.0
 
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 def build_app(settings: Settings) -> web.Application:
     """Return the application; it connects when it starts and lets go when it ends."""
     app = web.Application(
-        middlewares=[middleware.counted, middleware.answered, middleware.authorised],
+        middlewares=[middleware.handled],
         client_max_size=0,  # each handler knows its own limit
     )
     app[parts.SETTINGS] = settings
@@ -77,7 +77,7 @@ async def _running(app: web.Application) -> AsyncIterator[None]:
         catalog = Catalog(store.read_for_call, versions, ttl_s=settings.catalog_ttl_s)
         stack.push_async_callback(catalog.close)
         calling = await stack.enter_async_context(
-            assembly.assembled(settings, redis, database, catalog, outbox)
+            assembly.assembled(settings, redis, database, store, catalog, outbox=outbox)
         )
         app[CALLING] = calling
         assembly.install(app, calling)

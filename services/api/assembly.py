@@ -12,13 +12,16 @@ from services.api.catalog import Catalog
 from services.api.database import Database
 from services.api.gateway import Gateway
 from services.api.handlers import calls as calls_handlers
-from services.api.handlers import invoke, stats, tasks
+from services.api.handlers import invoke, runners, stats, tasks
 from services.api.recorder import Recorder
 from services.api.records import Records
 from services.api.reservations import Reservations
 from services.api.retention import Retention
+from services.api.runners import Runners
 from services.api.settings import Settings
 from services.api.stats import Stats
+from services.api.store import Store
+from services.api.wanted import WantedRoutes
 from shared import ids, streams
 
 #: JSON may write one byte of a payload with six (`\\u0001`); the rest of a task is small.
@@ -36,6 +39,8 @@ class Calling:
     recorder: Recorder
     reservations: Reservations
     retention: Retention
+    wanted: WantedRoutes
+    runners: Runners
     calls: Calls
     stats: Stats
 
@@ -47,6 +52,7 @@ class Calling:
             "recorder": self.recorder.run(),
             "reservations": self.reservations.run(),
             "retention": self.retention.run(),
+            "wanted": self.wanted.run(),
         }
 
     async def ready(self) -> str | None:
@@ -59,12 +65,16 @@ async def assembled(
     settings: Settings,
     redis: streams.Redis,
     database: Database,
+    store: Store,
     catalog: Catalog,
+    *,
     outbox: streams.Outbox,
 ) -> AsyncIterator[Calling]:
     """Build the parts on what is connected already."""
     api_id = ids.new_process_id("api")
     records = Records(database)
+    wanted = WantedRoutes(redis, outbox, store)
+    store.tell_changes(wanted.changed)
     yield Calling(
         settings=settings,
         catalog=catalog,
@@ -72,6 +82,8 @@ async def assembled(
         recorder=Recorder(redis, records, api_id),
         reservations=Reservations(redis, outbox),
         retention=Retention(database, settings.record_retention_days),
+        wanted=wanted,
+        runners=Runners(redis),
         calls=Calls(records),
         stats=Stats(outbox),
     )
@@ -87,3 +99,4 @@ def install(app: web.Application, calling: Calling) -> None:
     app[tasks.TASK_MAX_BYTES] = settings.request_max_bytes * _JSON_GROWTH + _TASK_OVERHEAD_BYTES
     app[calls_handlers.CALLS] = calling.calls
     app[stats.STATS] = calling.stats
+    app[runners.RUNNERS] = calling.runners

@@ -70,7 +70,7 @@ class TaskReport(ma.Schema):
     """What an outside worker says of a task it has run: the task, or at least its id."""
 
     id = fields.String(required=True)
-    status = fields.String()
+    status = fields.String(validate=ma.validate.OneOf(STATUSES))
     error = fields.String()
     reason = fields.String()
 

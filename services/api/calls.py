@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from services.api import cursors, timestamps
+from services.api import cursors, paths
 from services.api.problems import BadRequest, Conflict, NotFound
 from services.api.records import Filter, Records, Result
-from shared import clock, ids, messages
+from shared import clock, ids, messages, timestamps
 
 WAIT_MAX_S = 60.0
 LIMIT_DEFAULT = 100
@@ -104,8 +104,9 @@ def wanted(query: Mapping[str, str]) -> tuple[Filter, int]:
     """
     page = cursors.page(query)
     before_id = cursors.decode(page.cursor, str)[0] if page.cursor else None
+    path = query.get("path") or query.get("route")
     found = Filter(
-        path=query.get("path") or query.get("route") or None,
+        path=paths.clean(path) if path else None,
         status=_status(query.get("status")),
         from_ms=_time("from", query.get("from")),
         to_ms=_time("to", query.get("to")),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from services.api import plans
 from services.api.models import AppConfig, Route
 from services.api.problems import NotFound
 from services.api.versions import Versions
@@ -38,6 +39,8 @@ class Found:
     app_config: dict[str, str]
     route: Route
     version: str
+    #: What follows from them for each call.
+    plan: plans.Plan
 
 
 @dataclass(slots=True)
@@ -74,10 +77,16 @@ class Catalog:
         kept = self._kept.get(key)
         if kept is None:
             return await self._load(key)
+        return self.known(app, path) or await self._refreshed(key, kept)
+
+    def known(self, app: str, path: str) -> Found | None:
+        """Return the route if it is in memory and fresh, as it nearly always is."""
+        key = (app, path)
+        kept = self._kept.get(key)
+        if kept is None or self._now_s() >= kept.fresh_until_s:
+            return None
         self._kept.move_to_end(key)
-        if self._now_s() < kept.fresh_until_s:
-            return kept.found
-        return await self._refreshed(key, kept)
+        return kept.found
 
     def forget(self, found: Found) -> None:
         """Drop what turned out to be stale, unless it has been replaced already."""
@@ -146,7 +155,7 @@ class Catalog:
         try:
             version = await self._versions.current(app)
             config, route = await self._read(app, path)
-            found = Found(config or {}, route, version)
+            found = Found(config or {}, route, version, plans.plan(config or {}, route, version))
             self._kept[key] = _Kept(found, self._now_s() + self._ttl_s)
             self._kept.move_to_end(key)
             if len(self._kept) > KEPT_MAX:

@@ -6,16 +6,17 @@ brings what a caller asked, and makes a response of what comes back.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import structlog
-from redis.exceptions import RedisError
 
 from services.api import invocation, metrics
 from services.api.catalog import Catalog, Found
+from services.api.delays import Delay
 from services.api.settings import Settings
-from services.api.waiters import Overloaded, Waiter, Waiters
-from shared import clock, environment, keys, messages, scripts, streams
+from services.api.waiters import AnswerStream, Overloaded, Overrun, Waiter, Waiters
+from shared import clock, keys, messages, scripts, streams
 from shared.errors import MillraceError, Unavailable, Undecodable
 from shared.metrics import UNDECODABLE
 
@@ -32,11 +33,13 @@ STREAM_KEPT_EVERY_S = 10.0
 #: A sync call that waits longer is worth a record before it ends.
 NOTICE_AFTER_S = 0.2
 #: What moving a reply may take beyond the call's deadline.
-DEADLINE_SLACK_S = 1.5
+DEADLINE_SLACK_MS = 1_500
 #: A parcel outlives the call's deadline by this, should nobody remove it.
 PARCEL_SLACK_MS = 60_000
 #: How often an app may change under one call before we give up.
 STALE_MAX = 5
+
+_REPLY_PART: Any = messages.ReplyPart
 
 
 class Late(MillraceError):
@@ -49,19 +52,20 @@ class _Stale(Exception):
     """The route was read before its app changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Performed:
-    """A call that was accepted: the route it went to, and the reply unless it is async."""
+class Performed(NamedTuple):
+    """A call that was accepted, and its answer unless it is async."""
 
-    found: Found
-    reply: messages.Reply | None
+    #: A stream is to be given back with `Gateway.leave`.
+    answer: messages.Reply | AnswerStream | None
+    #: Epoch ms by which a caller has its answer, whole; 0: whenever.
+    answer_by_ms: int
 
 
 class Gateway:
     """Accepts calls, and answers those who wait for them.
 
-    One per replica. Two long-lived tasks belong to it: `read_replies` alone resolves waiters,
-    `keep_stream` alone makes the stream that replies come through.
+    One per replica. Two long-lived tasks belong to it: `read_replies` alone hands answers to
+    waiters, `keep_stream` alone makes the stream that replies come through.
     """
 
     def __init__(
@@ -82,13 +86,14 @@ class Gateway:
         self._waiters = Waiters(settings.max_waiting)
         metrics.WAITING.set_function(lambda: len(self._waiters))
         self._positions = {keys.reply(api_id): "0-0"}
-        self._kept = False
+        self._noticing = Delay(NOTICE_AFTER_S, self._notice)
+        self._kept = self._ever_kept = False
         self._look_now = asyncio.Event()
 
     async def call(
         self, call_id: str, found: Found, caller: invocation.Caller, find: Find
     ) -> Performed:
-        """Perform a call: return its reply, or None once an async one is safe in the queue.
+        """Perform a call: return its answer, or None once an async one is safe in the queue.
 
         `found` is what `find` gave; it is asked again if the app has changed meanwhile. Raises
         `TooLarge`, `Overloaded`, `Unavailable`, `Late`, and whatever `find` raises. A caller who
@@ -96,20 +101,21 @@ class Gateway:
         is told to stop it.
         """
         for _ in range(STALE_MAX):
-            config = environment.config_env(found.app_config, found.route.config)
-            parcel = invocation.parcel(call_id, found.route, config, caller, self._limits)
+            plan = found.plan
+            parcel = invocation.parcel(call_id, plan, caller, self._limits)
             call = invocation.head(
                 call_id,
-                found.route,
+                plan,
                 accepted_ms=clock.epoch_ms(),
                 reply_to=self._api_id,
                 limits=self._limits,
             )
             try:
                 if call.mode == "sync":
-                    return Performed(found, await self._run(call, parcel, found.version))
-                await self._enqueue(call, parcel, found.version)
-                return Performed(found, None)
+                    answer = await self._run(call, parcel, found.version)
+                    return Performed(answer, call.deadline_ms + DEADLINE_SLACK_MS)
+                await self._accept(call, parcel, found.version)
+                return Performed(None, 0)
             except _Stale:
                 self._catalog.forget(found)
                 found = await find()
@@ -117,51 +123,110 @@ class Gateway:
 
     async def _run(
         self, call: messages.CallHead, parcel: messages.Parcel, version: str
-    ) -> messages.Reply:
-        # The waiter is there before the call is: its reply may be read before the task that
-        # awaits the enqueue's answer runs again.
-        with self._waiters.register(call.call_id) as waiter:
-            try:
-                await self._enqueue(call, parcel, version)
-                return await self._reply(waiter, call)
-            except (asyncio.CancelledError, Unavailable, Late):
+    ) -> messages.Reply | AnswerStream:
+        """Return a call's answer. The one place where this waits is the waiter's future.
+
+        The waiter is there before the call is: its reply may be read before Redis' answer to the
+        enqueue. A refusal by Redis and the passing of time end the wait through the same future.
+        """
+        waiter = self._waiters.register(call.call_id)
+        try:
+            self._start(waiter, call, parcel, version)
+            answer = await waiter.answer
+        except BaseException as error:
+            self._waiters.forget(call.call_id)
+            if isinstance(error, asyncio.CancelledError | Unavailable | Late):
                 # `Unavailable` too: nobody knows whether Redis took the call. The outbox keeps
                 # the order, so the cancel is never ahead of its call.
-                self._post(keys.EVENTS, messages.CancelCall(call.call_id))
-                raise
+                self._cancel(call.call_id)
+            raise
+        finally:
+            if waiter.timer is not None:
+                waiter.timer.cancel()
+        return answer
 
-    async def _enqueue(
-        self, call: messages.CallHead, parcel: messages.Parcel, version: str
+    def _start(
+        self, waiter: Waiter, call: messages.CallHead, parcel: messages.Parcel, version: str
     ) -> None:
-        waits = call.mode == "sync"
         life_ms = call.deadline_ms - call.accepted_ms + PARCEL_SLACK_MS
+        sent = self._enqueue(call, parcel, version, None, life_ms)
+        sent.add_done_callback(partial(self._check_enqueued, waiter, call))
+        self._noticing.add((waiter, call))
+
+    def _check_enqueued(
+        self, waiter: Waiter, call: messages.CallHead, sent: "asyncio.Future[Any]"
+    ) -> None:
+        error = sent.exception() or self._refusal(call, sent.result())
+        if isinstance(error, Unavailable):
+            self._look_now.set()
+        if error is not None:
+            waiter.refuse(error)
+
+    def _refusal(self, call: messages.CallHead, answer: object) -> Exception | None:
+        """Return what it means if Redis has not taken a call; None if it has."""
+        if answer == scripts.STALE:
+            return _Stale()
+        if answer == scripts.FULL:
+            return Overloaded(f"{self._queue_max[call.mode]} {call.mode} calls wait already")
+        return None
+
+    def _notice(self, waiting: tuple[Waiter, messages.CallHead]) -> None:
+        """Record that a call waits, if it still does; from now on a timer watches its deadline.
+
+        That can be no earlier: a call has a second at least.
+        """
+        waiter, call = waiting
+        if waiter.answer.done():
+            return
+        self._post(keys.FINISHED, invocation.queued_record(call))
+        rest_ms = call.deadline_ms + DEADLINE_SLACK_MS - clock.epoch_ms()
+        loop = asyncio.get_running_loop()
+        waiter.timer = loop.call_later(rest_ms / 1000, waiter.refuse, Late())
+
+    async def _accept(self, call: messages.CallHead, parcel: messages.Parcel, version: str) -> None:
+        """Enqueue an async call; return when it is safe there."""
+        try:
+            record = invocation.queued_record(call)
+            answer = await self._enqueue(call, parcel, version, record, 0)
+        except Unavailable:
+            self._look_now.set()
+            raise
+        if refusal := self._refusal(call, answer):
+            raise refusal
+
+    def _enqueue(
+        self,
+        call: messages.CallHead,
+        parcel: messages.Parcel,
+        version: str,
+        record: messages.Record | None,
+        parcel_ttl_ms: int,
+    ) -> "asyncio.Future[Any]":
         command = scripts.enqueue(
             call,
             parcel,
             catalog_version=version,
             queue_max=self._queue_max[call.mode],
-            record=None if waits else invocation.queued_record(call),
-            parcel_ttl_ms=life_ms if waits else 0,
+            record=record,
+            parcel_ttl_ms=parcel_ttl_ms,
         )
-        try:
-            answer = await self._outbox.send(command)
-        except Unavailable:
-            self._look_now.set()
-            raise
-        if answer == scripts.STALE:
-            raise _Stale
-        if answer == scripts.FULL:
-            raise Overloaded(f"{self._queue_max[call.mode]} {call.mode} calls wait already")
+        return self._outbox.send(command)
 
-    async def _reply(self, waiter: Waiter, call: messages.CallHead) -> messages.Reply:
-        rest_s = (call.deadline_ms - call.accepted_ms) / 1000 + DEADLINE_SLACK_S
-        await asyncio.wait((waiter.reply,), timeout=NOTICE_AFTER_S)
-        if not waiter.reply.done():
-            self._post(keys.FINISHED, invocation.queued_record(call))
-            await asyncio.wait((waiter.reply,), timeout=rest_s - NOTICE_AFTER_S)
-        if not waiter.reply.done():
-            raise Late
-        return waiter.reply.result()
+    def took(self, stream: AnswerStream, count: int) -> None:
+        """Note that a caller has taken `count` more bytes of a streamed answer; tell its runner."""
+        more = stream.taken(count)
+        if more is not None:
+            sent = self._outbox.send(scripts.more(stream.head.runner_id, more))
+            sent.add_done_callback(_log_loss)
+
+    def leave(self, stream: AnswerStream) -> None:
+        """Let go of a streamed answer; if its call has not ended, it is stopped."""
+        self._waiters.forget(stream.head.call_id)
+        if not stream.replied:
+            self._cancel(stream.head.call_id)
+
+    def _cancel(self, call_id: str) -> None:
+        self._post(keys.EVENTS, messages.CancelCall(call_id))
 
     def _post(self, stream: str, message: messages.Wire) -> None:
         """Append a message that nobody waits for; if it is lost, the log says so."""
@@ -171,25 +236,27 @@ class Gateway:
     async def read_replies(self) -> None:
         """Bring replies to their waiters, for ever; waits out Redis' absences."""
         backoff = streams.Backoff()
-        while True:
-            try:
-                found = await streams.read_streams(
-                    self._redis, self._positions, count=REPLIES_AT_ONCE
-                )
-            except (RedisError, OSError) as error:
-                log.warning("replies_unreadable", error=str(error))
-                self._look_now.set()
-                await backoff.wait()
-                continue
-            backoff.reset()
-            for stream, entries in found.items():
-                for entry in entries:
-                    self._take(stream, entry)
-                self._drop_up_to(stream, entries[-1][0])
+        async with streams.Tail(self._redis) as tail:
+            while True:
+                try:
+                    found = await tail.read(self._positions, count=REPLIES_AT_ONCE)
+                except Unavailable as error:
+                    log.warning("replies_unreadable", error=error.message)
+                    # A Redis that was restarted may lack what it last told a runner it had, and
+                    # an answer must not lack its middle.
+                    self._waiters.break_streams(error)
+                    self._look_now.set()
+                    await backoff.wait()
+                    continue
+                backoff.reset()
+                for stream, entries in found.items():
+                    for entry in entries:
+                        self._take(stream, entry)
+                    self._drop_up_to(stream, entries[-1][0])
 
     def _take(self, stream: str, entry: streams.Entry) -> None:
         try:
-            reply = messages.decode(entry[1].get(b"m"), messages.Reply)
+            part: messages.ReplyPart = messages.decode(entry[1].get(b"m"), _REPLY_PART)
         except Undecodable as error:
             UNDECODABLE.labels(stream="reply").inc()
             log.warning("reply_undecodable", id=entry[0].decode(), error=str(error))
@@ -197,9 +264,16 @@ class Gateway:
                 _log_loss
             )
             return
-        if not self._waiters.resolve(reply):
+        try:
+            wanted = self._waiters.hand_over(part)
+        except Overrun as error:
+            # Its writer may be held up by the caller's connection; the function stops at once.
+            log.error("answer_overruns", call_id=part.call_id, error=error.message)  # noqa: TRY400
+            self._cancel(part.call_id)
+            return
+        if not wanted and not isinstance(part, messages.StreamChunk):
             metrics.LATE_REPLIES.inc()
-            log.info("reply_unwanted", call_id=reply.call_id)
+            log.info("reply_unwanted", call_id=part.call_id)
 
     def _drop_up_to(self, stream: str, last_id: bytes) -> None:
         ms, _, seq = last_id.decode().partition("-")
@@ -229,6 +303,10 @@ class Gateway:
         if made:
             log.info("reply_stream_made", api_id=self._api_id)
             self._positions[keys.reply(self._api_id)] = "0-0"
+        if made and self._ever_kept:
+            # What was in the lost stream never comes.
+            self._waiters.break_streams(Unavailable("Redis has lost a part of the answer"))
+        self._ever_kept = True
 
     async def ready(self) -> str | None:
         """Return what is missing for calls to be answered; None if nothing is."""

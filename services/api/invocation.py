@@ -7,19 +7,20 @@ Knows no HTTP library and no Redis. Example: `GET /r/shop/price?payload=x` with 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from services.api.models import Route
+import msgspec
+
+from services.api.plans import Plan
 from services.api.problems import TooLarge
 from shared import environment, messages
 
-#: Names the route's config may override, because IronFunctions lets it.
-_OVERRIDABLE = frozenset({"METHOD", "ROUTE", "REQUEST_URL"})
+#: Bytes that one character of UTF-8 takes at most.
+_UTF8_MAX = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """What a caller sent: text is clean Unicode, `payload` is what goes to stdin."""
 
     method: str
@@ -29,8 +30,7 @@ class Caller:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What one call may take."""
 
     environment_max_bytes: int
@@ -77,68 +77,75 @@ def query_payload(query: str) -> bytes:
     return b""
 
 
-def call_env(
-    call_id: str, route: Route, config: Mapping[str, str], caller: Caller
-) -> dict[str, str]:
-    """Return the call's own part of the environment, which wins over `config` where they meet.
+def call_env(call_id: str, plan: Plan, caller: Caller) -> dict[str, str]:
+    """Return the call's own part of the environment, which wins over config where they meet.
 
-    Where config may win (see `_OVERRIDABLE`), the name is left out here.
+    Where config wins, the name is left out here.
     """
-    env = {"METHOD": caller.method, "ROUTE": route.path, "REQUEST_URL": caller.url}
-    if not _OVERRIDABLE.isdisjoint(config):
-        env = {name: value for name, value in env.items() if name not in config}
+    env = {"METHOD": caller.method, "ROUTE": plan.head.path, "REQUEST_URL": caller.url}
+    for name in plan.overridden:
+        del env[name]
     env |= environment.header_env(caller.headers)
     env["CALL_ID"] = call_id
-    env["APP_NAME"] = route.app
+    env["APP_NAME"] = plan.head.app
     return env
 
 
-def parcel(
-    call_id: str, route: Route, config: dict[str, str], caller: Caller, limits: Limits
-) -> messages.Parcel:
-    """Return what running the call needs; raises `TooLarge` for an environment over its limit.
+def parcel(call_id: str, plan: Plan, caller: Caller, limits: Limits) -> messages.Parcel:
+    """Return what running the call needs.
 
-    `config` is `environment.config_env` of the app and the route.
+    Raises `TooLarge` for an environment over its limit or with a variable no process can have.
     """
-    env = call_env(call_id, route, config, caller)
-    unshadowed = {name: value for name, value in config.items() if name not in env}
-    size = environment.size_bytes(unshadowed, env)
-    if size > limits.environment_max_bytes:
-        raise TooLarge(
-            f"The environment of this call (config and request headers) has {size} bytes; "
-            f"the limit is {limits.environment_max_bytes} (ENVIRONMENT_MAX_BYTES)"
-        )
+    env = call_env(call_id, plan, caller)
+    at_most = plan.config_bytes + _bytes_at_most(env)
+    if at_most > min(limits.environment_max_bytes, environment.VARIABLE_MAX_BYTES):
+        _check_size(env, plan.config_env, limits.environment_max_bytes)
     return messages.Parcel(
         call_env=env,
-        config_env=config,
+        config_env=plan.config_env,
         payload=caller.payload,
         method=caller.method,
-        idle_timeout_s=route.idle_timeout,
+        idle_timeout_s=plan.idle_timeout_s,
+        url=caller.url,
+        headers=tuple([(str(n), v) for n, v in caller.headers]) if plan.with_headers else (),
     )
 
 
+def _bytes_at_most(env: Mapping[str, str]) -> int:
+    """Return a size that `env` does not exceed, without encoding it: nearly always enough."""
+    characters = sum(map(len, env)) + sum(map(len, env.values()))
+    return _UTF8_MAX * characters + 2 * len(env)
+
+
+def _check_size(env: Mapping[str, str], config: Mapping[str, str], max_bytes: int) -> None:
+    unshadowed = {name: value for name, value in config.items() if name not in env}
+    size = environment.size_bytes(unshadowed, env)
+    if size > max_bytes:
+        raise TooLarge(
+            f"The environment of this call (config and request headers) has {size} bytes; "
+            f"the limit is {max_bytes} (ENVIRONMENT_MAX_BYTES)"
+        )
+    if size > environment.VARIABLE_MAX_BYTES and (name := environment.oversized(unshadowed, env)):
+        raise TooLarge(
+            f"{name} in the environment of this call (config and request headers) is too long; "
+            f"one variable may have {environment.VARIABLE_MAX_BYTES} bytes"
+        )
+
+
 def head(
-    call_id: str, route: Route, *, accepted_ms: int, reply_to: str, limits: Limits
+    call_id: str, plan: Plan, *, accepted_ms: int, reply_to: str, limits: Limits
 ) -> messages.CallHead:
     """Return what deciding about the call needs; an async one has neither deadline nor waiter."""
-    timeout_ms = route.timeout * 1000
-    waits = route.type == "sync"
-    wait_until_ms = accepted_ms + limits.capacity_wait_ms if waits else 0
-    return messages.CallHead(
+    if plan.head.mode == "async":
+        return msgspec.structs.replace(plan.head, call_id=call_id, accepted_ms=accepted_ms)
+    wait_until_ms = accepted_ms + limits.capacity_wait_ms
+    return msgspec.structs.replace(
+        plan.head,
         call_id=call_id,
-        mode=route.type,
-        app=route.app,
-        path=route.path,
-        image=route.image,
-        memory_mb=route.memory,
-        cpus=route.cpus,
         accepted_ms=accepted_ms,
         wait_until_ms=wait_until_ms,
-        deadline_ms=wait_until_ms + timeout_ms if waits else 0,
-        reply_to=reply_to if waits else "",
-        timeout_ms=timeout_ms,
-        format=route.format,
-        max_concurrency=0 if route.format == "default" else route.max_concurrency,
+        deadline_ms=wait_until_ms + plan.head.timeout_ms,
+        reply_to=reply_to,
     )
 
 

@@ -9,6 +9,9 @@ from services.api.models import App, Route
 #: Fields of a route that a PATCH merges; the others it replaces.
 _MERGED = {"config", "headers"}
 _NOT_FIELDS = {"app_name", "path"}
+#: Fields of which 0 is a value like any other, also in a PATCH: no client of the original sends
+#: them without meaning it.
+_ZERO_COUNTS = {"min_sandboxes"}
 
 
 def new_app(fields: dict[str, Any]) -> App:
@@ -25,29 +28,32 @@ def patched_app(app: App, fields: dict[str, Any]) -> App:
 
 def new_route(app: str, fields: dict[str, Any]) -> Route:
     """Return the route that these fields make; zero and empty ones mean the default."""
-    given = {k: v for k, v in fields.items() if v and k not in _NOT_FIELDS | _MERGED}
     return Route(
         app=app,
         path=paths.stored(fields["path"]),
         headers=merged_headers({}, fields.get("headers", {}), canonical=False),
         config=fields.get("config", {}),
-        **given,
+        **_replaced(fields),
     )
 
 
 def patched_route(route: Route, fields: dict[str, Any]) -> Route:
     """Return the route as a PATCH with these fields leaves it.
 
-    Non-zero fields replace; config is merged, and "" deletes; header values are added, and an
-    empty list deletes the header, in whatever case.
+    Non-zero fields replace, and so does a `min_sandboxes` of 0; config is merged, and "" deletes;
+    header values are added, and an empty list deletes the header, in whatever case.
     """
-    given = {k: v for k, v in fields.items() if v and k not in _NOT_FIELDS | _MERGED}
     return dataclasses.replace(
         route,
         headers=merged_headers(route.headers, fields.get("headers", {}), canonical=True),
         config=merged_config(route.config, fields.get("config", {})),
-        **given,
+        **_replaced(fields),
     )
+
+
+def _replaced(fields: dict[str, Any]) -> dict[str, Any]:
+    kept = _NOT_FIELDS | _MERGED
+    return {k: v for k, v in fields.items() if k not in kept and (v or k in _ZERO_COUNTS)}
 
 
 def merged_config(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:

@@ -1,15 +1,11 @@
 """What is a route, what is an app? Pure data, as MySQL keeps it and calls use it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
-from shared.messages import Format, Mode
+from shared.messages import Format, Isolation, Mode
 
 #: Config of an app: None if it was made without any.
 AppConfig = dict[str, str] | None
-#: Names of a route's fields that a client may set, beside its path.
-Type = Mode
-StoredFormat = Literal["default", "http"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +37,5 @@ class Route:
     idle_timeout: int = 30
     config: dict[str, str] = field(default_factory=dict)
     jwt_key: str = ""
+    isolation: Isolation = "sandbox"
+    min_sandboxes: int = 0

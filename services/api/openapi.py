@@ -19,7 +19,7 @@ from services.api.middleware import is_management
 Handler = TypeVar("Handler", bound=Callable[[web.Request], Awaitable[web.StreamResponse]])
 
 #: What a handler for any method is documented with.
-_ANY = ("get", "post", "put", "patch", "delete")
+_ANY = ("get", "head", "post", "put", "patch", "delete", "options")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Raw:
     """A body that is no JSON of ours."""
 
     words: str
-    content_type: str = "application/octet-stream"
+    content_type: str = "*/*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,6 @@ def document(
             if told is not None:
                 methods = _ANY if route.method == "*" else (route.method.lower(),)
                 paths |= {m: _operation(m, resource.canonical, told) for m in methods}
-        paths.pop("head", None)
         if paths:
             spec.path(resource.canonical, operations=paths, parameters=_path_parameters(resource))
     return dict(spec.to_dict())
@@ -150,7 +149,7 @@ def _operation(method: str, path: str, told: Operation) -> dict[str, Any]:
         "parameters": [_query(query) for query in told.query],
         "responses": {str(s): _answer(s, a) for s, a in _all_answers(path, told).items()},
     }
-    if told.body is not None and method != "get":
+    if told.body is not None and method not in {"get", "head"}:
         needed = not isinstance(told.body, Raw)
         documented["requestBody"] = {"required": needed, "content": _content(told.body)}
     if is_management(path):

@@ -34,10 +34,13 @@ def route_of(raw_path: str, prefix_parts: int) -> str:
 def is_malformed(path: str) -> bool:
     r"""Tell whether a path in a route's definition is no URL path at all.
 
-    >>> [is_malformed(p) for p in ("/a%20b", "/%zz", "/a?b", "/a\n")]
-    [False, True, True, True]
+    >>> [is_malformed(p) for p in ("/a%20b", "/%zz", "/a?b", "/a\n", "/a%00b")]
+    [False, True, True, True, True]
     """
-    return bool(_BAD_ESCAPE.search(path) or "?" in path or "#" in path or _CONTROL.search(path))
+    if _BAD_ESCAPE.search(path) or "?" in path or "#" in path:
+        return True
+    # No environment variable can hold a zero byte, and no URL pattern matches a line break.
+    return bool(_CONTROL.search(unquote(path)))
 
 
 def stored(path: str) -> str:

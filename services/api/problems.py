@@ -86,7 +86,8 @@ def invocation(request_id: str, code_name: str, message: str) -> Answer:
     """
     code = CODES[code_name]
     error = {"message": message, "code": code.word, "fault": code.fault}
-    return Answer(code.status, {"request_id": request_id, "error": error}, _retry_after(code))
+    headers = {"X-Call-Id": request_id, **_retry_after(code)}
+    return Answer(code.status, {"request_id": request_id, "error": error}, headers)
 
 
 def route_token_refused(message: str) -> Answer:

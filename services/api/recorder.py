@@ -1,10 +1,13 @@
 """How do records get from Redis into MySQL? In batches, at least once, merged by call.
 
+The first record after a silence is written at once; then a batch gets a moment to fill.
+
 All replicas share one consumer group. An entry is acknowledged, and deleted, after MySQL has
 committed it; what a dead replica leaves unacknowledged, another claims; writing a record again
 does no harm. While MySQL is away, entries wait in Redis.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +26,8 @@ log = structlog.get_logger()
 
 #: Entries written in one transaction at most.
 BATCH_MAX = 500
+#: After a batch that was not full, in seconds: a batch has its price, however small it is.
+LINGER_S = 0.1
 #: An entry that nobody has acknowledged for so long is another's to write.
 CLAIM_IDLE_MS = 5_000
 CLAIM_EVERY_S = 5.0
@@ -55,6 +60,8 @@ class Recorder:
             if clock.monotonic_s() >= claimed_s + CLAIM_EVERY_S:
                 await self._record_left_behind()
                 claimed_s = clock.monotonic_s()
+            if 0 < len(entries) < BATCH_MAX:
+                await asyncio.sleep(LINGER_S)
 
     async def _record_left_behind(self) -> None:
         """Claim and record entries nobody has acknowledged; let go of dead consumers."""

@@ -1,7 +1,9 @@
 """How are calls kept in MySQL? All SQL about calls, their logs and results.
 
 A batch goes in as one statement with one JSON document (`JSON_TABLE`): MySQL 8 and 9 and
-MariaDB from 10.6 on understand it, and nothing is escaped value by value.
+MariaDB from 10.6 on understand it. The document is the records as they are, an array each, so
+that all of a batch is encoded in one go; it and all blobs are written as hexadecimal literals,
+which need no escaping, grow to just twice their size, and cost next to nothing to make.
 """
 
 from collections.abc import Iterable, Sequence
@@ -45,18 +47,29 @@ _MAYBE = {
     "runner_id": _TEXT,
     "peak_memory_bytes": _WHOLE,
 }
-_RANK = {"progress": _WHOLE}
-_COLUMNS = {**_ALWAYS, **_MAYBE, **_RANK}
+#: Of these, records say "" if they do not know.
+_EMPTY_IF_UNKNOWN = {"code", "message", "digest", "runner_id"}
+_COLUMNS = (*_ALWAYS, *_MAYBE, "progress")
+#: Where they stand in an encoded record.
+_PLACES = {name: place for place, name in enumerate(messages.Record.__struct_fields__)}
+#: `progress.rank`, as MySQL says it.
+_RANK = (
+    f"IF(status IN ({', '.join(f'{status!r}' for status in messages.ENDED)}), "
+    f"{progress.ENDED_RANK}, 2 * attempt + (status = 'running'))"
+)
 
 
-def _upsert_sql() -> str:
+def _upsert_sql() -> tuple[str, str]:
     """Return the statement that merges a document's records into the table, as `progress` says.
 
-    The assignments run from left to right and see each other's effects, so `progress`, which all
-    of them look at, comes last.
+    In two parts, before and behind the document. The assignments run from left to right and see
+    each other's effects, so `progress`, which all of them look at, comes last.
     """
-    names = ", ".join(_COLUMNS)
-    fields = ", ".join(f"{name} {kind} PATH '$.{name}'" for name, kind in _COLUMNS.items())
+    kinds = {**_ALWAYS, **_MAYBE}
+    fields = ", ".join(f"{name} {kinds[name]} PATH '$[{_PLACES[name]}]'" for name in kinds)
+    known = [
+        f"NULLIF({name}, '') AS {name}" if name in _EMPTY_IF_UNKNOWN else name for name in kinds
+    ]
     wins = "new.progress > calls.progress"
     sets = [f"{name} = IF({wins}, new.{name}, calls.{name})" for name in ("status", "attempt")]
     sets += [
@@ -65,15 +78,16 @@ def _upsert_sql() -> str:
         for name in _MAYBE
     ]
     sets.append("progress = GREATEST(calls.progress, new.progress)")
-    return (
-        f"INSERT INTO calls ({names}) "  # noqa: S608 (names from this module alone)
+    before = (
+        f"INSERT INTO calls ({', '.join(_COLUMNS)}) "  # noqa: S608 (names from this module alone)
         f"SELECT {', '.join(f'new.{name}' for name in _COLUMNS)} "
-        f"FROM JSON_TABLE(%s, '$[*]' COLUMNS ({fields})) AS new "
-        f"ON DUPLICATE KEY UPDATE {', '.join(sets)}"
+        f"FROM (SELECT {', '.join(known)}, {_RANK} AS progress FROM JSON_TABLE(_utf8mb4 X'"
     )
+    behind = f"', '$[*]' COLUMNS ({fields})) AS sent) AS new ON DUPLICATE KEY UPDATE "
+    return before, behind + ", ".join(sets)
 
 
-_UPSERT = _upsert_sql()
+_UPSERT_BEFORE, _UPSERT_BEHIND = _upsert_sql()
 _INSERT_LOG = "INSERT INTO logs (call_id, body) VALUES {} ON DUPLICATE KEY UPDATE body = body"
 _INSERT_RESULT = (
     "INSERT INTO results (call_id, truncated, body) VALUES {} ON DUPLICATE KEY UPDATE body = body"
@@ -100,12 +114,17 @@ class Filter:
     before_id: str | None = None
 
 
-def _row(record: messages.Record) -> dict[str, Any]:
-    row = {name: getattr(record, name) for name in _ALWAYS}
-    row |= {name: value for name in _MAYBE if (value := getattr(record, name)) != ""}
-    row["message"] = record.message[:MESSAGE_MAX] or None
-    row["progress"] = progress.rank(record)
-    return row
+def _document(records: Iterable[messages.Record]) -> str:
+    """Return records as the JSON that the statement takes, in hexadecimal."""
+    return msgspec.json.encode([_slim(record) for record in records]).hex()
+
+
+def _slim(record: messages.Record) -> messages.Record:
+    """Return a record without what does not go into its row; most are as they are."""
+    if record.log or record.result is not None or len(record.message) > MESSAGE_MAX:
+        message = record.message[:MESSAGE_MAX]
+        return msgspec.structs.replace(record, log=b"", result=None, message=message)
+    return record
 
 
 class Records:
@@ -132,8 +151,7 @@ class Records:
             if r.result is not None
         ]
         async with self._database.transaction() as cursor:
-            document = msgspec.json.encode([_row(record) for record in records]).decode()
-            await cursor.execute(_UPSERT, (document,))
+            await cursor.execute(_UPSERT_BEFORE + _document(records) + _UPSERT_BEHIND)
             await _insert_blobs(cursor, _INSERT_LOG, logs)
             await _insert_blobs(cursor, _INSERT_RESULT, results)
 
@@ -220,10 +238,9 @@ async def _insert_blobs(cursor: Cursor, statement: str, rows: Iterable[tuple[Any
 
 
 async def _insert(cursor: Cursor, statement: str, rows: list[tuple[Any, ...]]) -> None:
-    # In hexadecimal, because it grows to just twice its size, whatever the bytes are.
-    places = f"({'%s, ' * (len(rows[0]) - 1)}UNHEX(%s))"
-    flat = [value for *others, blob in rows for value in (*others, blob.hex())]
-    await cursor.execute(statement.format(", ".join([places] * len(rows))), flat)
+    marks = "%s, " * (len(rows[0]) - 1)
+    places = ", ".join(f"({marks}X'{row[-1].hex()}')" for row in rows)
+    await cursor.execute(statement.format(places), [one for row in rows for one in row[:-1]])
 
 
 def _record(row: dict[str, Any]) -> messages.Record:

@@ -11,8 +11,7 @@ from typing import Any
 
 import structlog
 
-from services.api import timestamps
-from shared import clock, keys, messages, scripts, streams
+from shared import clock, keys, messages, scripts, streams, timestamps
 from shared.errors import Unavailable, Undecodable
 
 log = structlog.get_logger()

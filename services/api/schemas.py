@@ -6,13 +6,18 @@ which field is wrong and how to write it.
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import marshmallow as ma
 from marshmallow import fields
 
+from shared import messages
+
 
 def _as_text(value: object) -> str:
+    """Return how to write the value as a string; of a list or object only that it must be one."""
+    if isinstance(value, list | dict):
+        return '"..."'
     return json.dumps(value if isinstance(value, str) else json.dumps(value), ensure_ascii=False)
 
 
@@ -109,7 +114,10 @@ class AppFields(_Fields):
 
 
 class RouteFields(_Fields):
-    """What a client says of a route; zero and empty mean the default, in a PATCH no change."""
+    """What a client says of a route; zero and empty mean the default, in a PATCH no change.
+
+    Only `min_sandboxes` is 0 if a PATCH says so.
+    """
 
     app_name = _field("text", "Ignored: the app is the one in the URL.")
     path = _field("text", "Absolute URL path, without colons. Not in a PATCH.")
@@ -120,10 +128,14 @@ class RouteFields(_Fields):
         "headers", "Of the response. In a PATCH values are added; [] deletes the header."
     )
     type = _field("text", "`sync` (default) or `async`.")
-    format = _field("text", "`default` or `http`.")
-    max_concurrency = _field("whole", "Most hot containers; default 1.")
+    format = _field("text", "`default` (default), `http`, `json` or `http-stream`.")
+    isolation = _field("text", "`sandbox` (default): calls share containers; `call`: none does.")
+    max_concurrency = _field("whole", "Most hot sandboxes on one runner; default 1.")
     timeout = _field("whole", "Seconds a call may run; default 30.")
-    idle_timeout = _field("whole", "Seconds an idle hot container is kept; default 30.")
+    idle_timeout = _field("whole", "Seconds an idle sandbox is kept; default 30.")
+    min_sandboxes = _field(
+        "whole", "Sandboxes each runner keeps ready; 0 is none, also in a PATCH."
+    )
     config = _field("config", 'Environment of the function; in a PATCH, "" deletes.')
     jwt_key = _field("text", "Secret that signs the tokens its callers need.")
 
@@ -159,10 +171,14 @@ class RouteView(ma.Schema):
     cpus = fields.Float(required=True)
     headers = fields.Dict(keys=fields.String(), values=fields.List(fields.String()), required=True)
     type = fields.String(required=True, validate=ma.validate.OneOf(["sync", "async"]))
-    format = fields.String(required=True, validate=ma.validate.OneOf(["default", "http"]))
+    format = fields.String(required=True, validate=ma.validate.OneOf(get_args(messages.Format)))
+    isolation = fields.String(
+        required=True, validate=ma.validate.OneOf(get_args(messages.Isolation))
+    )
     max_concurrency = fields.Integer(required=True)
     timeout = fields.Integer(required=True)
     idle_timeout = fields.Integer(required=True)
+    min_sandboxes = fields.Integer(required=True)
     config = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
     jwt_key = fields.String(required=True)
 

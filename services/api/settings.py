@@ -10,18 +10,6 @@ from shared.settings import at_least, log_level, setting
 MIB = 1024 * 1024
 
 
-def _mysql_address(value: str) -> None:
-    try:
-        urls.parse_mysql(value)
-    except ValueError as error:
-        raise ma.ValidationError(str(error)) from error
-
-
-def _redis_address(value: str) -> None:
-    if not value.startswith(("redis://", "rediss://")):
-        raise ma.ValidationError("must be redis://host:6379 (or rediss://)")
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What an operator can choose for the api; field `port` is the variable `PORT`."""
@@ -31,14 +19,16 @@ class Settings:
     db_url: str = setting(
         "mysql://func:func-password@tcp(db:3306)/func",
         "MySQL; also as mysql://user:password@host:3306/db.",
-        check=_mysql_address,
+        check=urls.parse_mysql,
     )
-    mq_url: str = setting("redis://mq:6379", "Redis.", check=_redis_address)
+    mq_url: str = setting("redis://mq:6379", "Redis.", check=urls.check_redis)
     api_url: str = setting(
         "http://127.0.0.1:8080", "Where clients reach this API, as its OpenAPI document says it."
     )
     jwt_auth_key: str = setting(
-        "", "Secret that signs the tokens management asks for; empty: it asks for none."
+        "",
+        "Secret that signs the tokens management asks for; empty: it asks for none.",
+        secret=True,
     )
     request_max_bytes: int = setting(
         8 * MIB, "Largest request body of a call.", unit="bytes", check=at_least(1)

@@ -15,10 +15,11 @@ class Stats:
         send = self._outbox.send
         asked = [send(("XLEN", keys.CALLS_SYNC)), send(("XLEN", keys.CALLS_ASYNC))]
         complete = send(("GET", keys.COMPLETE))
+        lent = send(("ZCARD", keys.TASKS_DUE))
         runners = await send(("HKEYS", keys.RUNNERS))
         held = [send(("XLEN", keys.runner(name.decode()))) for name in runners]
         return {
             "Queue": sum([await length for length in asked]),
-            "Running": sum([await length for length in held]),
+            "Running": sum([await length for length in held]) + int(await lent),
             "Complete": int(await complete or 0),
         }

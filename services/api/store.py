@@ -5,7 +5,7 @@ Each change moves the app's catalog version, inside its transaction and again af
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -33,6 +33,8 @@ _ROUTE_FIELDS = (
     "idle_timeout",
     "config",
     "jwt_key",
+    "isolation",
+    "min_sandboxes",
 )
 _JSON_FIELDS = {"headers", "config"}
 _ROUTE_COLUMNS = ", ".join(f"r.`{name}`" for name in _ROUTE_FIELDS)
@@ -50,6 +52,11 @@ class Store:
         """Read and write `database`, and tell `versions` of changes."""
         self._database, self._versions = database, versions
         self._changes: set[asyncio.Task[Any]] = set()
+        self._changed: Callable[[str], None] = lambda _: None
+
+    def tell_changes(self, changed: Callable[[str], None]) -> None:
+        """Call `changed` with an app's name after each change of it or of its routes."""
+        self._changed = changed
 
     async def close(self) -> None:
         """Wait for changes under way."""
@@ -114,6 +121,24 @@ class Store:
         """Return a route. Raises `AppNotFound`, `RouteNotFound`."""
         return (await self.read_for_call(app, path))[1]
 
+    async def apps_with_wanted(self) -> list[str]:
+        """Return the names of apps that have routes whose sandboxes are kept ready."""
+        async with self._database.reading() as cursor:
+            await cursor.execute("SELECT DISTINCT app_name FROM routes WHERE min_sandboxes > 0")
+            return [row["app_name"] for row in await cursor.fetchall()]
+
+    async def wanted_routes(self, apps: Sequence[str]) -> list[tuple[AppConfig, Route]]:
+        """Return those routes of some apps, each with its app's config."""
+        marks = ", ".join(["%s"] * len(apps))
+        async with self._database.reading() as cursor:
+            await cursor.execute(
+                f"SELECT a.config AS app_config, r.app_name, r.path, {_ROUTE_COLUMNS}"  # noqa: S608 (names of our own)
+                " FROM routes r JOIN apps a ON a.name = r.app_name"
+                f" WHERE r.min_sandboxes > 0 AND r.app_name IN ({marks})",
+                list(apps),
+            )
+            return [(_json(row["app_config"]), _route(row)) for row in await cursor.fetchall()]
+
     async def create_app(self, app: App) -> None:
         """Keep a new app. Raises `Conflict`."""
         await self._complete(self._create_app(app))
@@ -165,6 +190,7 @@ class Store:
         finally:
             if moved:
                 await self._versions.move_after(app)
+                self._changed(app)
 
     async def _create_app(self, app: App) -> None:
         async with self._changing(app.name) as cursor:

@@ -4,12 +4,12 @@ Each function raises `Invalid` with all that is wrong, or returns nothing.
 """
 
 import re
-from typing import Any
+from typing import Any, get_args
 
-from services.api import paths
+from services.api import headers, paths
 from services.api.models import App, Route
 from services.api.problems import BadRequest
-from shared import environment
+from shared import environment, messages
 
 APP_NAME_MAX = 30
 PATH_MAX = 512
@@ -20,20 +20,16 @@ MEMORY_MIN_MB, MEMORY_MAX_MB = 6, 1024 * 1024
 CPUS_MIN, CPUS_MAX = 0.01, 1024.0
 TIMEOUT_MAX_S = 24 * 60 * 60
 MAX_CONCURRENCY_MAX = 10_000
+MIN_SANDBOXES_MAX = 100
 CONFIG_MAX_BYTES = 256 * 1024
 HEADERS_MAX_BYTES = 16 * 1024
 
 _APP_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-_HEADER_VALUE_BAD = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-#: What the platform itself decides about a response.
-_OWN_HEADERS = {
-    "connection",
-    "content-length",
-    "keep-alive",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
+#: Fields that are one of some words.
+_WORDS = {
+    "type": get_args(messages.Mode),
+    "format": get_args(messages.Format),
+    "isolation": get_args(messages.Isolation),
 }
 
 
@@ -103,10 +99,9 @@ def _field_failures(fields: dict[str, Any]) -> list[str]:
     failures: list[str] = []
     if len(fields.get("image", "")) > IMAGE_MAX:
         failures.append(f"Invalid route Image: at most {IMAGE_MAX} characters")
-    if fields.get("type", "") not in {"", "sync", "async"}:
-        failures.append("Invalid route Type")
-    if fields.get("format", "") not in {"", "default", "http"}:
-        failures.append("Invalid route Format")
+    for name, known in _WORDS.items():
+        if fields.get(name, "") not in {"", *known}:
+            failures.append(f"Invalid route {name.capitalize()}")
     if len(fields.get("jwt_key", "")) > JWT_KEY_MAX:
         failures.append(f"Invalid route JwtKey: at most {JWT_KEY_MAX} characters")
     return failures + _number_failures(fields) + _header_failures(fields.get("headers", {}))
@@ -117,6 +112,7 @@ def _number_failures(fields: dict[str, Any]) -> list[str]:
         ("timeout", "timeout", 1, TIMEOUT_MAX_S, "seconds"),
         ("idle_timeout", "idle timeout", 1, TIMEOUT_MAX_S, "seconds"),
         ("max_concurrency", "MaxConcurrency", 1, MAX_CONCURRENCY_MAX, "containers"),
+        ("min_sandboxes", "MinSandboxes", 0, MIN_SANDBOXES_MAX, "sandboxes"),
         ("memory", "Memory", MEMORY_MIN_MB, MEMORY_MAX_MB, "MB"),
         ("cpus", "CPUs", CPUS_MIN, CPUS_MAX, "cores"),
     )
@@ -130,14 +126,14 @@ def _number_failures(fields: dict[str, Any]) -> list[str]:
     return failures
 
 
-def _header_failures(headers: dict[str, list[str]]) -> list[str]:
+def _header_failures(given: dict[str, list[str]]) -> list[str]:
     failures = []
-    for name, values in headers.items():
-        if not _HEADER_NAME.match(name):
+    for name, values in given.items():
+        if not headers.is_name(name):
             failures.append(f"Invalid route Headers: {name!r} is no header name")
-        elif name.lower() in _OWN_HEADERS:
+        elif name.lower() in headers.OWN:
             failures.append(f"Invalid route Headers: {name} is decided by the platform")
-        elif any(_HEADER_VALUE_BAD.search(value) for value in values):
+        elif not all(map(headers.is_value, values)):
             failures.append(f"Invalid route Headers: {name} has a line break or control character")
     return failures
 
@@ -155,4 +151,7 @@ def _config_failures(config: dict[str, str], whose: str) -> list[str]:
     ]
     if (size := environment.size_bytes(config)) > CONFIG_MAX_BYTES:
         failures.append(f"Invalid {whose} config: {size} bytes, at most {CONFIG_MAX_BYTES}")
+    elif key := environment.oversized(config):
+        most = environment.VARIABLE_MAX_BYTES
+        failures.append(f"Invalid {whose} config: {key} is too long, at most {most} bytes")
     return failures

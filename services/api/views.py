@@ -21,9 +21,11 @@ def route(route: Route) -> dict[str, Any]:
         "headers": _sorted(route.headers),
         "type": route.type,
         "format": route.format,
+        "isolation": route.isolation,
         "max_concurrency": route.max_concurrency,
         "timeout": route.timeout,
         "idle_timeout": route.idle_timeout,
+        "min_sandboxes": route.min_sandboxes,
         "config": _sorted(route.config),
         "jwt_key": route.jwt_key,
     }

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,18 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from services.runner import containers, credentials, engine, holders, images, namespaces, sandbox
+from services.runner import (
+    containers,
+    credentials,
+    engine,
+    heartbeat,
+    holders,
+    images,
+    janitor,
+    namespaces,
+    sandbox,
+)
+from services.runner.output import Bounds
 from services.runner.service import Runner
 from services.runner.settings import Settings
 from services.runner.upkeep import Upkeep
@@ -24,10 +36,7 @@ log = structlog.get_logger()
 def read_credentials(configured: Settings) -> list[credentials.Credential]:
     """Return the registry credentials: `DOCKER_AUTH`'s, else those of Docker's own file."""
     if configured.docker_auth:
-        try:
-            return credentials.parse_docker_auth(configured.docker_auth)
-        except ValueError as error:
-            raise BadSettings(f"bad settings: DOCKER_AUTH: {error}") from None
+        return credentials.parse_docker_auth(configured.docker_auth)
     path = Path(configured.docker_config).expanduser() / "config.json"
     try:
         return credentials.parse_docker_config(path.read_text())
@@ -52,12 +61,36 @@ async def first_info(container_engine: engine.Engine, stop: asyncio.Event) -> en
 
 
 @asynccontextmanager
+async def places(
+    configured: Settings, runner_id: str, container_engine: engine.Engine
+) -> AsyncIterator[sandbox.Places]:
+    """Give this runner's own folder, with the init in it, and remove it at the end."""
+    name = janitor.folder_name(runner_id)
+    here = Path(configured.runner_folder) / name
+    outside = Path(configured.runner_folder)
+    if configured.runner_volume:
+        outside = Path(await container_engine.volume_folder(configured.runner_volume))
+    try:
+        here.mkdir(mode=0o700, parents=True)
+        shutil.copyfile(configured.runner_init, here / "init")
+        (here / "init").chmod(0o755)
+    except OSError as error:
+        raise BadSettings(f"bad settings: RUNNER_FOLDER, RUNNER_INIT: {error}") from error
+    try:
+        yield sandbox.Places(here, outside / name)
+    finally:
+        shutil.rmtree(here, ignore_errors=True)
+
+
+@asynccontextmanager
 async def world(
     configured: Settings,
     known: list[credentials.Credential],
     owner: containers.Owner,
     container_engine: engine.Engine,
-    info: engine.EngineInfo,
+    *,
+    starts: int,
+    where: sandbox.Places,
 ) -> AsyncIterator[World]:
     """Build all the runner acts on, and clear it away at the end."""
     known_images = images.Images(
@@ -71,20 +104,15 @@ async def world(
         configured.namespace_spares, configured.namespace_idle_max, configured.namespace_idle_s
     )
     network_holders = holders.Holders(container_engine, pool, owner, configured.runner_network)
-    limits = containers.Limits(
-        configured.runner_pids,
-        configured.runner_files,
-        configured.runner_file_max_mb,
-        configured.runner_disk_mb,
-    )
-    sandboxes = sandbox.ContainerPerCall(
+    sandboxes = sandbox.Sandboxes(
         container_engine,
         known_images,
         network_holders,
         owner=owner,
-        limits=limits,
-        bounds=sandbox.Bounds(configured.response_max_bytes, configured.log_max_bytes),
-        starts=configured.runner_starts or 2 * info.cpus,
+        limits=limits(configured),
+        bounds=bounds(configured),
+        places=where,
+        starts=starts,
     )
     redis = streams.connect(configured.mq_url)
     try:
@@ -95,6 +123,25 @@ async def world(
         await network_holders.close()
         await remove_own(container_engine, owner)
         await redis.aclose()
+
+
+def limits(configured: Settings) -> containers.Limits:
+    """Return what every function's container has in common."""
+    return containers.Limits(
+        configured.runner_pids,
+        configured.runner_files,
+        configured.runner_file_max_mb,
+        configured.runner_disk_mb,
+    )
+
+
+def bounds(configured: Settings) -> Bounds:
+    """Return how much of a function's output is taken."""
+    return Bounds(
+        configured.response_max_bytes,
+        configured.log_max_bytes,
+        configured.response_stream_max_bytes,
+    )
 
 
 async def remove_own(container_engine: engine.Engine, owner: containers.Owner) -> None:
@@ -116,8 +163,19 @@ async def run(configured: Settings, known: list[credentials.Credential]) -> None
     owner = containers.Owner(configured.platform_name, runner_id)
     async with service.stop_signals() as stop, connected_engine(configured) as container_engine:
         info = await first_info(container_engine, stop)
-        async with world(configured, known, owner, container_engine, info) as acted_on:
-            runner = Runner(runner_id, configured, acted_on)
+        async with (
+            places(configured, runner_id, container_engine) as where,
+            world(
+                configured,
+                known,
+                owner,
+                container_engine,
+                starts=configured.runner_starts or 2 * info.cpus,
+                where=where,
+            ) as acted_on,
+        ):
+            memory_mb = heartbeat.offered_memory_mb(info.memory_mb, configured.runner_memory_mb)
+            runner = Runner(runner_id, configured, acted_on, memory_mb)
             upkeep = Upkeep(runner_id, configured, acted_on, info, runner)
             async with service.operating_server(configured.port, runner.missing):
                 await live(runner, upkeep, acted_on, configured.drain_grace_s, stop)
@@ -141,12 +199,16 @@ async def live(
     await acted_on.holders.prepare()
     async with service.supervised(
         read=runner.read(),
+        tick=runner.tick(),
         beat=upkeep.beat(),
         engine=upkeep.watch_engine(),
         images=upkeep.watch_images(),
+        tags=upkeep.watch_tags(),
+        wanted=upkeep.watch_wanted(),
         sweep=upkeep.sweep(),
         namespaces=acted_on.holders.tend(),
     ):
+        service.rest_garbage_collector()
         log.info("ready")
         await stop.wait()
         await runner.drain(drain_grace_s)
@@ -167,7 +229,7 @@ def main() -> None:
         uvloop.run(run(configured, known))
     except MillraceError as error:
         log.critical("failed", error=error.message)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, BadSettings) else 1)
 
 
 if __name__ == "__main__":

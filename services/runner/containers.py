@@ -6,15 +6,20 @@ files. Disk: a quota on the writable layer needs a storage driver with quotas (o
 is limited, and a call's layer is gone with its container.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from services.runner.framing import fdk
 from services.runner.namespaces import Namespace
-from shared import messages
+from services.runner.pool import Kind
 
 PLATFORM_LABEL = "millrace.platform"
 RUNNER_LABEL = "millrace.runner"
-CALL_LABEL = "millrace.call"
+SANDBOX_LABEL = "millrace.sandbox"
+APP_LABEL, PATH_LABEL = "millrace.app", "millrace.path"
+#: Where a sandbox has our init and the socket to its runner.
+FOLDER = "/.millrace"
 
 _MIB = 1024 * 1024
 _SHM_BYTES = 16 * _MIB
@@ -23,6 +28,9 @@ _LEAST_MEMORY_MB = 6
 _KEEPER_MEMORY_MB = 16
 #: When the machine is out of memory, functions go before the platform's own processes.
 _OOM_SCORE = 500
+#: The folder in which a function of format `http-stream` makes its socket.
+_LISTENER_FOLDER = fdk.LISTENER.rpartition("/")[0]
+_LISTENER_OPTIONS = "rw,noexec,nosuid,nodev,mode=1777,size=64k"
 _ICC = "com.docker.network.bridge.enable_icc"
 
 Config = dict[str, Any]
@@ -52,34 +60,39 @@ class Owner:
 
 
 def sandbox(
-    head: messages.CallHead, env: list[str], namespace: Namespace, limits: Limits, owner: Owner
+    sandbox_id: str,
+    kind: Kind,
+    command: Sequence[str],
+    namespace: Namespace,
+    bind: str,
+    *,
+    limits: Limits,
+    owner: Owner,
 ) -> Config:
-    """Return the container of one call; entry point, user and folder are the image's own."""
+    """Return the container of a sandbox: our init, which is to start `command`, the image's own.
+
+    User, folder and variables are the image's. `bind` brings the folder with the init.
+    """
+    fsize = limits.file_max_mb * _MIB
+    labels = {SANDBOX_LABEL: sandbox_id, APP_LABEL: kind.app, PATH_LABEL: kind.path}
     return {
-        "Image": head.image,
-        "Env": env,
-        "OpenStdin": True,
-        "StdinOnce": True,
-        "AttachStdin": True,
-        "AttachStdout": True,
-        "AttachStderr": True,
-        "Labels": {**owner.labels(), CALL_LABEL: head.call_id},
+        "Image": kind.image,
+        "Entrypoint": [f"{FOLDER}/init", f"{FOLDER}/socket"],
+        "Cmd": list(command),
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": {**owner.labels(), **labels},
         "HostConfig": {
-            **_confined(max(head.memory_mb, _LEAST_MEMORY_MB), limits.pids),
+            **_confined(max(kind.memory_mb, _LEAST_MEMORY_MB), limits.pids),
             "NetworkMode": f"container:{namespace.container_id}",
-            "Binds": list(namespace.binds),
-            "NanoCpus": round(head.cpus * 1e9),
-            "Init": True,
+            "Binds": [*namespace.binds, bind],
+            "NanoCpus": round(kind.cpus * 1e9),
             "ShmSize": _SHM_BYTES,
             "Ulimits": [
                 {"Name": "core", "Soft": 0, "Hard": 0},
                 {"Name": "nofile", "Soft": limits.files, "Hard": limits.files},
-                {
-                    "Name": "fsize",
-                    "Soft": limits.file_max_mb * _MIB,
-                    "Hard": limits.file_max_mb * _MIB,
-                },
+                {"Name": "fsize", "Soft": fsize, "Hard": fsize},
             ],
+            **({"Tmpfs": {_LISTENER_FOLDER: _LISTENER_OPTIONS}} if kind.listens else {}),
             **({"StorageOpt": {"size": f"{limits.disk_mb}M"}} if limits.disk_mb else {}),
         },
     }

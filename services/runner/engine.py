@@ -7,28 +7,20 @@ fails is raised as an `EngineError`.
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import aiodocker
 import aiohttp
-from aiodocker.stream import Stream
-from aiodocker.types import JSONObject
-from yarl import URL
 
 from services.runner import containers
 from services.runner.credentials import Credential
-from shared import clock
 from shared.errors import MillraceError
 
-STDOUT, STDERR = 1, 2
 #: Longest wait for an answer that does not wait for anything itself, in seconds.
 TIMEOUT_S = 60.0
 PING_TIMEOUT_S = 3.0
-_WRITE_BYTES = 64 * 1024
-_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _MIB = 1024 * 1024
 #: aiodocker's own status for a connection that could not be made or was lost.
@@ -36,10 +28,10 @@ _NO_CONNECTION = 900
 _NOT_FOUND, _CONFLICT = 404, 409
 _FINAL_PULL_STATUSES = frozenset({400, 401, 403, _NOT_FOUND})
 _FINAL_PULL_WORDS = re.compile("unauthorized|denied|not found|manifest unknown|invalid reference")
-#: Answers of 500 to a start that are nevertheless the image's fault.
+#: Answers to a start that are the image's fault: its user or its folder. (Its command is started
+#: by our own init, which tells by itself if it cannot.)
 _IMAGE_FAULT_WORDS = re.compile(
-    "unable to find (user|group)|no matching entries in (passwd|group) file"
-    "|executable file not found|no such file or directory|permission denied|exec format error"
+    "unable to find (user|group)|no matching entries in (passwd|group) file|chdir to cwd"
 )
 
 
@@ -84,6 +76,8 @@ class Image:
     """An image on the engine's disk."""
 
     digest: str
+    #: Entry point and command.
+    command: tuple[str, ...]
     #: Whether it came from a registry; one built here has nothing to be compared with.
     from_registry: bool
 
@@ -94,8 +88,8 @@ class Found:
 
     container_id: str
     runner_id: str
-    #: "" if it is none of a call.
-    call_id: str
+    #: "" if it is no sandbox.
+    sandbox_id: str
     created_s: int
 
 
@@ -149,7 +143,9 @@ class Engine:
         """Return an image on disk; `NotFound` if it is not there."""
         with _translated():
             raw = await self._docker.images.inspect(name)
-        return Image(raw["Id"], bool(raw.get("RepoDigests")))
+        config = raw.get("Config") or {}
+        command = (*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ()))
+        return Image(raw["Id"], command, bool(raw.get("RepoDigests")))
 
     async def image_names(self) -> list[str]:
         """Return the names images on disk have, with tag."""
@@ -226,6 +222,12 @@ class Engine:
                 if error.status != _CONFLICT:
                     raise
 
+    async def volume_folder(self, name: str) -> str:
+        """Return where a volume is on the engine's machine."""
+        with _translated():
+            raw = await self._docker._query_json(f"volumes/{name}")  # noqa: SLF001 (untyped there)
+        return str(raw["Mountpoint"])
+
     # Containers.
 
     async def create(self, config: containers.Config) -> str:
@@ -257,7 +259,7 @@ class Engine:
             await asyncio.wait(self._making)
 
     async def start(self, container_id: str) -> None:
-        """Start a container; `ImageRefused` if its process cannot be executed.
+        """Start a container; `ImageRefused` if its image asks for what cannot be.
 
         `NotFound` if the namespace it is to join is not there or not alive.
         """
@@ -265,21 +267,11 @@ class Engine:
             try:
                 await self._docker.containers.container(container_id).start()
             except aiodocker.DockerError as error:
-                if error.status == 400 or _IMAGE_FAULT_WORDS.search(error.message):  # noqa: PLR2004
+                if _IMAGE_FAULT_WORDS.search(error.message):
                     raise ImageRefused(error.message) from error
                 if "cannot join network" in error.message:
                     raise NotFound(error.message) from error
                 raise
-
-    async def kill(self, container_id: str) -> None:
-        """Kill all processes of a container; it may have ended already."""
-        with _translated():
-            try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    await self._docker.containers.container(container_id).kill()
-            except aiodocker.DockerError as error:
-                if error.status not in {_NOT_FOUND, _CONFLICT}:
-                    raise
 
     async def remove(self, container_id: str) -> None:
         """Kill and remove a container with its volumes; it may be gone already."""
@@ -290,24 +282,6 @@ class Engine:
             except aiodocker.DockerError as error:
                 if error.status != _NOT_FOUND and "already in progress" not in error.message:
                     raise
-
-    async def was_oom_killed(self, container_id: str) -> bool:
-        """Say whether the kernel killed something in a container for want of memory.
-
-        The container's state says so only if the engine heard of it before the exit; its events
-        tell it in any order.
-        """
-        with _translated():
-            raw = await self._docker.containers.container(container_id).show()
-            if raw["State"]["OOMKilled"]:
-                return True
-            asked = {
-                "since": "1",  # whatever the engine still remembers
-                "until": f"{clock.epoch_ms() / 1000:.3f}",
-                "filters": json.dumps({"container": [container_id], "event": ["oom"]}),
-            }
-            async with self._docker._query("events", params=asked) as told:  # noqa: SLF001
-                return bool((await told.read()).strip())
 
     async def namespace_binds(self, container_id: str) -> tuple[str, ...]:
         """Return read-only binds of the files that come with a container's network namespace."""
@@ -320,19 +294,6 @@ class Engine:
         }
         return tuple(f"{source}:{target}:ro" for target, source in paths.items() if source)
 
-    async def peak_memory(self, container_id: str) -> int | None:
-        """Return the most memory a container has used, in bytes; None if the engine cannot say.
-
-        Under cgroup v2 the engine knows only what is used now.
-        """
-        with _translated():
-            raw = await self._json(
-                f"containers/{container_id}/stats", "GET", {"stream": "0", "one-shot": "1"}
-            )
-        memory = raw.get("memory_stats") or {}
-        peak = memory.get("max_usage") or memory.get("usage")
-        return int(peak) if peak else None
-
     async def labelled(self, platform: str) -> list[Found]:
         """Return all containers, running or not, that carry the label of a platform."""
         label = f"{containers.PLATFORM_LABEL}={platform}"
@@ -344,91 +305,8 @@ class Engine:
             Found(
                 container_id=str(container.id),
                 runner_id=container["Labels"].get(containers.RUNNER_LABEL, ""),
-                call_id=container["Labels"].get(containers.CALL_LABEL, ""),
+                sandbox_id=container["Labels"].get(containers.SANDBOX_LABEL, ""),
                 created_s=container["Created"],
             )
             for container in listed
         ]
-
-    @asynccontextmanager
-    async def attached(self, container_id: str) -> AsyncIterator["Attachment"]:
-        """Give the streams of a container that is not started yet."""
-        attachment = Attachment(self._docker, container_id)
-        try:
-            with _translated():
-                await attachment.open()
-            yield attachment
-        finally:
-            await attachment.close()
-
-    async def _json(self, path: str, method: str, params: JSONObject) -> Any:  # noqa: ANN401
-        """Ask what aiodocker has no method for."""
-        return await self._docker._query_json(path, method, params=params)  # noqa: SLF001
-
-
-class Attachment(Stream):
-    """The streams and the exit code of one container.
-
-    To be opened before the container is started, so that nothing is missed however soon it ends.
-    """
-
-    def __init__(self, docker: aiodocker.Docker, container_id: str) -> None:
-        """Use `Engine.attached`."""
-        super().__init__(docker, self._target, _NO_TIMEOUT)
-        self._container_id = container_id
-        self._exit: aiohttp.ClientResponse | None = None
-
-    async def _target(self) -> tuple[URL, bytes | None, bool]:
-        """Say where to attach. (aiodocker would inspect the container first, for its terminal.)"""
-        streams = {"stream": "1", "stdin": "1", "stdout": "1", "stderr": "1"}
-        url = URL(f"containers/{self._container_id}/attach").with_query(streams)
-        return url, None, False
-
-    async def open(self) -> None:
-        """Attach, and ask for the exit code: the engine answers that when there is one."""
-        await asyncio.gather(self._init(), self._watch_exit())
-
-    async def _watch_exit(self) -> None:
-        # The response's head comes at once: from then on the engine watches.
-        self._exit = await self.docker._do_query(  # noqa: SLF001 (aiodocker waits for the end)
-            f"containers/{self._container_id}/wait",
-            "POST",
-            params={"condition": "next-exit"},
-            timeout=_NO_TIMEOUT,
-        )
-
-    async def feed(self, payload: bytes) -> None:
-        """Write to stdin and close it; the process need not read it."""
-        try:
-            for at in range(0, len(payload), _WRITE_BYTES):
-                await self.write_in(payload[at : at + _WRITE_BYTES])
-            assert self._resp is not None  # noqa: S101 (opened)
-            connection = self._resp.connection
-            if connection is not None and connection.transport is not None:
-                connection.transport.write_eof()
-        except (OSError, aiohttp.ClientError, RuntimeError, AssertionError):
-            # The process has ended or closed its stdin, which is its own business. (aiodocker
-            # and uvloop say so in these ways, once the engine has closed the connection.)
-            return
-
-    async def read(self) -> tuple[int, bytes] | None:
-        """Return the next piece of output, `STDOUT` or `STDERR` and its bytes; None at its end."""
-        with _translated():
-            return await self.read_out()
-
-    async def exit_code(self) -> int:
-        """Return the exit code, once there is one. `EngineAway` if the engine goes before."""
-        assert self._exit is not None  # noqa: S101 (opened)
-        with _translated():
-            raw = await self._exit.json()
-        return int(raw["StatusCode"])
-
-    async def close(self) -> None:
-        """Close the connections; the container goes on."""
-        if self._exit is not None:
-            self._exit.close()
-        try:
-            await super().close()
-        except (OSError, RuntimeError, AssertionError):
-            # Already closed from the other side.
-            return

@@ -10,18 +10,17 @@ DEADLINE = "DEADLINE"
 
 def assemble(
     config_env: Mapping[str, str], call_env: Mapping[str, str], deadline_ms: int
-) -> list[str]:
-    """Return `NAME=value` items as an engine takes them; a request's variables win over config.
+) -> dict[str, str]:
+    """Return the variables of a call; a request's win over config's.
 
     `deadline_ms` is when the run clock ends, in epoch milliseconds. The clock starts when the
     process does, a little later than this is known: a process that keeps to its `DEADLINE` is
     never late.
 
     >>> assemble({"X": "1", "METHOD": "no"}, {"METHOD": "GET"}, 1733289443328)
-    ['X=1', 'METHOD=GET', 'DEADLINE=1733289443328']
+    {'X': '1', 'METHOD': 'GET', 'DEADLINE': '1733289443328'}
     """
-    merged = {**config_env, **call_env, DEADLINE: str(deadline_ms)}
-    return [f"{name}={value}" for name, value in merged.items()]
+    return {**config_env, **call_env, DEADLINE: str(deadline_ms)}
 
 
 def ends_at_ms(now_ms: int, timeout_ms: int, deadline_ms: int) -> int:

@@ -44,6 +44,8 @@ def build(
     draining: bool,
     images: tuple[str, ...],
     running: int,
+    sandboxes: tuple[messages.SandboxCount, ...],
+    idle_memory_mb: int,
     now_ms: int,
 ) -> messages.Heartbeat:
     """Return a heartbeat; `memory_mb` and `overcommit` are the settings."""
@@ -58,4 +60,6 @@ def build(
         draining=draining,
         images=images,
         running=running,
+        sandboxes=sandboxes,
+        idle_memory_mb=idle_memory_mb,
     )

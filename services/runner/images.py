@@ -27,8 +27,14 @@ from shared.streams import Backoff
 
 log = structlog.get_logger()
 
-#: The characters of image names: what else there is must not get into an address of the engine.
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_/:@-]|\.(?!\.))*")
+_HOST = r"localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:)"
+_WORD = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+#: How images are named: [host[:port]/]path[:tag][@digest]. Anything else must not get into an
+#: address of the engine.
+_NAME = re.compile(
+    rf"(?:(?:{_HOST})(?::[0-9]+)?/)?{_WORD}(?:/{_WORD})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[a-z0-9]+:[0-9a-f]{32,})?"
+)
 
 
 class PullFailed(MillraceError):

@@ -1,8 +1,10 @@
 """What does the runner count?"""
 
+import functools
+
 from prometheus_client import Counter, Gauge, Histogram
 
-_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 ENDED = Counter("millrace_runner_calls_total", "Calls that ended, by code; ok if none.", ["code"])
 HANDED_BACK = Counter("millrace_runner_handed_back_total", "Calls put back among the waiting.")
@@ -14,6 +16,12 @@ START_SECONDS = Histogram(
     "millrace_runner_start_seconds", "From taking a call to its process.", buckets=_SECONDS
 )
 RUN_SECONDS = Histogram("millrace_runner_run_seconds", "How long processes ran.", buckets=_SECONDS)
+SANDBOX_SECONDS = Histogram(
+    "millrace_runner_sandbox_seconds", "From asking for a sandbox to its being ready.",
+    buckets=_SECONDS,
+)  # fmt: skip
+SANDBOXES_FAILED = Counter("millrace_runner_sandboxes_failed_total", "Sandboxes not opened.")
+SANDBOXES = Gauge("millrace_runner_sandboxes", "Sandboxes here now.", ["state"])
 PULLS = Counter("millrace_runner_image_pulls_total", "Pulls of images.", ["result"])
 ABLE = Gauge("millrace_runner_engine_able", "1 while the container engine answers.")
 HELD_BYTES = Gauge("millrace_runner_held_bytes", "Messages that wait for Redis.")
@@ -21,3 +29,9 @@ LEFTOVERS = Counter("millrace_runner_leftovers_total", "Containers removed that 
 REMOVALS_FAILED = Counter(
     "millrace_runner_removals_failed_total", "Containers left to the next sweep."
 )
+
+
+@functools.cache
+def ended(code: str) -> Counter:
+    """Return the count of calls that ended with a code; looking it up takes a while."""
+    return ENDED.labels(code)

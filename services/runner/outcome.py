@@ -4,7 +4,6 @@ A failing function is a result, and so is everything else that can end a run: ea
 """
 
 import enum
-import re
 
 from services.runner import runs
 from shared import messages
@@ -12,9 +11,6 @@ from shared import messages
 _SIGNAL_BASE = 128
 _SIGNALS = 64
 _SIGKILL_CODE = _SIGNAL_BASE + 9
-#: What the init in each sandbox says on stderr when it cannot execute the image's command.
-_INIT_FAILED = re.compile(rb"\A\[FATAL tini \(\d+\)\] (exec .* failed: .*)\n\Z")
-_INIT_FAILED_CODES = (126, 127)
 
 
 class StopReason(enum.Enum):
@@ -48,42 +44,44 @@ def judge(result: runs.Result, image: str, reason: StopReason | None) -> message
     if reason is not None and isinstance(ending, runs.Stopped | runs.EngineFailed):
         return _STOPPED[reason]
     if isinstance(ending, runs.Exited):
-        return _exited(ending, result, image)
-    if isinstance(ending, runs.ImageUnusable):
-        return _unusable(image, ending.why)
-    return messages.Failed(*_not_run(ending))
+        return _exited(ending, result)
+    if isinstance(ending, runs.Answered):
+        return messages.Answered(result.body, ending.status, ending.headers)
+    return messages.Failed(*_not_run(ending, image))
 
 
-def _not_run(
-    ending: runs.Overflowed | runs.PullFailed | runs.EngineFailed | runs.Broken | runs.Stopped,
-) -> tuple[str, str]:
-    """Return code and message of what kept a run from ending by itself."""
+def _not_run(ending: runs.Ending, image: str) -> tuple[str, str]:  # noqa: PLR0911 (a table)
+    """Return code and message of what kept a run from ending well."""
     match ending:
+        case runs.BadAnswer(why):
+            return "bad_answer", why
+        case runs.SaysFailed(timed_out):
+            failed = "failed", "The function says that it failed; its log has more."
+            return ("timeout", "Timed out") if timed_out else failed
         case runs.Overflowed(limit):
             why = f"The function's answer is longer than the limit of {limit} bytes."
             return "response_too_large", why
-        case runs.PullFailed(image, why):
-            return "image_pull", f"Failed to pull image '{image}': {why}"
+        case runs.TooLarge(why):
+            return "too_large", f"The function cannot be given this environment: {why}"
+        case runs.PullFailed(name, why):
+            return "image_pull", f"Failed to pull image '{name}': {why}"
+        case runs.ImageUnusable(why):
+            told = f"Failed to create container from task configuration '{image}': {why}"
+            return "image_invalid", told
         case runs.EngineFailed(why):
             return "unavailable", f"The container engine failed: {why}"
+        case runs.Interrupted(why):
+            return "unavailable", why
         case runs.Broken(why):
             return "internal", why
-        case runs.Stopped():
+        case _:
             return "internal", "The run was stopped for no reason."
 
 
-def _unusable(image: str, why: str, exit_code: int | None = None) -> messages.Failed:
-    told = f"Failed to create container from task configuration '{image}': {why}"
-    return messages.Failed("image_invalid", told, exit_code)
-
-
-def _exited(ending: runs.Exited, result: runs.Result, image: str) -> messages.Outcome:
+def _exited(ending: runs.Exited, result: runs.Result) -> messages.Outcome:
     code = ending.code
     if code == 0:
-        return messages.Answered(result.stdout)
-    init = _INIT_FAILED.match(result.log) if code in _INIT_FAILED_CODES else None
-    if init:
-        return _unusable(image, init[1].decode(errors="replace"), code)
+        return messages.Answered(result.body)
     if code == _SIGKILL_CODE:
         if ending.oom_killed:
             return messages.Failed("out_of_memory", "out of memory error", code)
@@ -91,6 +89,11 @@ def _exited(ending: runs.Exited, result: runs.Result, image: str) -> messages.Ou
         return messages.Failed("signal", why, code)
     by_signal = _SIGNAL_BASE < code <= _SIGNAL_BASE + _SIGNALS
     return messages.Failed("signal" if by_signal else "exit", f"exit code {code}", code)
+
+
+def exit_code(ending: runs.Ending) -> int | None:
+    """Return the exit code of a run; None if there is none."""
+    return ending.code if isinstance(ending, runs.Exited) else None
 
 
 def status_of(outcome: messages.Outcome) -> messages.Status:

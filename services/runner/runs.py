@@ -4,8 +4,11 @@ They say what happened, not what it means: that is `outcome`'s.
 """
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from shared import messages
+
+Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +17,10 @@ class Job:
 
     head: messages.CallHead
     parcel: messages.Parcel
+    #: Monotonic seconds at which the call came to this runner.
+    asked_s: float
+    #: When the run will be stopped, in epoch milliseconds.
+    ends_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +33,31 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """A process that lives on answered in its format; `streamed`: its body has been handed on."""
+
+    status: int
+    headers: Headers
+    streamed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BadAnswer:
+    """A process that lives on broke its format."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaysFailed:
+    """A process that lives on says itself that the function failed, or took too long."""
+
+    timed_out: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Overflowed:
-    """The process wrote more than `limit` bytes to stdout, and was killed for it."""
+    """The process wrote more than `limit` bytes as its answer, and was killed for it."""
 
     limit: int
 
@@ -35,6 +65,13 @@ class Overflowed:
 @dataclass(frozen=True, slots=True)
 class Stopped:
     """We were asked to stop it, and it may be assumed that it no longer runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """The process could not be given its environment: the system has a limit of its own."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +84,7 @@ class PullFailed:
 
 @dataclass(frozen=True, slots=True)
 class ImageUnusable:
-    """The engine says that nothing can be started from this image."""
+    """Nothing can be started from this image, says the engine or the kernel."""
 
     why: str
 
@@ -60,13 +97,33 @@ class EngineFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The answer was handed on in parts, and some were lost on their way."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """A defect of ours kept the call from running."""
 
     why: str
 
 
-Ending = Exited | Overflowed | Stopped | PullFailed | ImageUnusable | EngineFailed | Broken
+Ending = (
+    Exited
+    | Answered
+    | BadAnswer
+    | SaysFailed
+    | Overflowed
+    | Stopped
+    | TooLarge
+    | PullFailed
+    | ImageUnusable
+    | EngineFailed
+    | Interrupted
+    | Broken
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +131,33 @@ class Result:
     """What came of a run."""
 
     ending: Ending
-    stdout: bytes = field(default=b"", repr=False)
+    #: The answer's body, as far as it has not been handed on.
+    body: bytes = field(default=b"", repr=False)
     log: bytes = field(default=b"", repr=False)
-    #: Epoch milliseconds at which the process was started; None if it never was.
+    #: Epoch milliseconds at which the process was given the call; None if it never was.
     started_ms: int | None = None
-    #: Milliseconds from being asked to the process running, and from there to the end.
+    #: Milliseconds from the call's coming here to that, and from there to the end.
     start_ms: float = 0.0
     run_ms: float = 0.0
     #: "sha256:..." of the image; "" if it was never found.
     digest: str = ""
     peak_memory_bytes: int | None = None
+
+
+class Sink(Protocol):
+    """Who is told what comes of a run. Its methods are called in the loop and return at once."""
+
+    #: Whether an answer may be handed on in parts.
+    streams: bool
+
+    def head(self, status: int, headers: Headers) -> None:
+        """An answer begins; `data` follows, then `done`."""
+
+    def data(self, data: bytes) -> None:
+        """The next bytes of an answer that has begun."""
+
+    def done(self, result: Result, *, reusable: bool) -> None:
+        """The run is over; `reusable`: the sandbox may run another call."""
+
+    def refused(self) -> None:
+        """The process has seen nothing of the call, and is of no use: another one may run it."""

@@ -1,119 +1,226 @@
-"""How is one call run? In a fresh container, in a network namespace that no other call is in.
+"""How does a sandbox come, run calls and go? One container, its first process, and a driver.
 
-`Sandboxes` is what `service` knows; whatever runs calls in another way stands behind the same
-interface.
+The container's command is our init, which starts the image's own when it is told to. So a call
+costs no container, only (format `default`) a process, or not even that.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
 
 import structlog
 
-from services.runner import containers, engine, environment, holders, images, metrics, runs
-from services.runner.logbuffer import LogBuffer
-from services.runner.namespaces import Namespace
+from services.runner import containers, engine, metrics, namespaces, processes, protocol, runs
+from services.runner.framing import formats
+from services.runner.fresh import FreshProcesses
+from services.runner.holders import Holders
+from services.runner.hot import HotProcess, Unready
+from services.runner.images import Images, PullFailed
+from services.runner.link import Link, Listener
+from services.runner.output import Bounds
+from services.runner.pool import Kind
 from services.runner.slots import Slots
-from shared import clock, messages
+from shared import clock, messages, tasks
 from shared.streams import Backoff
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
-
-#: How long a stopped run may take to come to rest before its result is given without, in seconds.
-STOP_GRACE_S = 0.1
-#: The kernel's word about memory can reach the engine after the exit does: when to look, seconds.
-_OOM_LOOKS_S = (0.0, 0.05, 0.15, 0.3, 0.5, 1.0)
-_SIGKILL_CODE = 137
-#: A long run's memory is looked at after these many seconds, doubling up to the second number.
-_SAMPLE_FIRST_S, _SAMPLE_LONGEST_S = 1.0, 8.0
+#: How long a started container's first process may take to say hello, in seconds.
+HELLO_S = 15.0
+_LATE = f"a sandbox did not come up within {HELLO_S:g} s"
+_SOCKET, _INIT = "socket", "init"
 _REMOVAL_TRIES = 4
 
 
-class Sandboxes(Protocol):
-    """Runs calls."""
+class Driver(Protocol):
+    """Runs calls in a sandbox, in the way of a format."""
 
-    def run(
-        self, job: runs.Job, started: Callable[[], None], stop: asyncio.Event
-    ) -> AbstractAsyncContextManager[runs.Result]:
-        """Run a call: entering takes as long as the run, leaving removes what it leaves behind.
+    async def open(self) -> None:
+        """Return when calls can be run. Raises `Unready`."""
 
-        `started` is called when its process runs. When `stop` is set, the run is ended at whatever
-        point it is, and the result is there at once. No `EngineError` is raised: it is a result.
-        """
-        ...
+    def run(self, job: runs.Job, sink: runs.Sink) -> None:
+        """Run a call; none is under way."""
+
+    def ended(self, told: protocol.Ended) -> None:
+        """Take the word that the process has ended."""
+
+    def connected(self, error: int, fd: int | None) -> None:
+        """Take the answer to `protocol.connect`."""
+
+    def more(self, taken_bytes: int) -> None:
+        """Take the word that a caller has taken so many bytes of a streamed answer, in all."""
+
+    def abandon(self, ending: runs.Ending) -> bool:
+        """End the call under way, because the sandbox ends; False if there is none."""
+
+    def close(self) -> None:
+        """Let go of everything; no call is under way."""
 
 
-@dataclass(slots=True)
-class _Run:
-    """One call under way."""
+class Unopened(Exception):
+    """A sandbox could not be opened."""
 
-    job: runs.Job
-    started: Callable[[], None]
-    stop: asyncio.Event
-    log: LogBuffer
-    asked_s: float
-    stdout: list[bytes] = field(default_factory=list)
-    stdout_size: int = 0
-    digest: str = ""
-    namespace: Namespace | None = None
-    #: Whether it is certain that the namespace is as it was.
-    namespace_usable: bool = True
-    container_id: str = ""
-    started_ms: int | None = None
-    started_s: float | None = None
-    peak_memory_bytes: int | None = None
+    def __init__(self, ending: runs.Ending, log: bytes = b"") -> None:
+        """`ending` is what a call that waits for it ends with."""
+        super().__init__(str(ending))
+        self.ending, self.log = ending, log
 
-    def take(self, stream: int, data: bytes, stdout_max: int) -> bool:
-        """Take a piece of output; False if stdout is over its bound, and then the piece is lost."""
-        if stream == engine.STDERR:
-            self.log.write(data)
-            return True
-        self.stdout_size += len(data)
-        if self.stdout_size > stdout_max:
-            return False
-        self.stdout.append(data)
-        return True
 
-    def result(self, ending: runs.Ending) -> runs.Result:
-        """Return what is known, with how the run ended."""
-        now_s = clock.monotonic_s()
-        running_s = self.started_s if self.started_s is not None else now_s
-        return runs.Result(
-            ending,
-            b"".join(self.stdout) if isinstance(ending, runs.Exited) else b"",
-            self.log.text(),
-            self.started_ms,
-            (running_s - self.asked_s) * 1000,
-            (now_s - running_s) * 1000,
+class Sandbox:
+    """One sandbox, from being opened to being removed.
+
+    Invariant: it runs at most one call; once its link is closed it runs none.
+    """
+
+    def __init__(self, kind: Kind, folder: Path, useless: Callable[[], None]) -> None:
+        """`useless` is called if, once it is open and with no call under way, it can run none."""
+        self.kind, self.folder = kind, folder
+        self.digest = ""
+        #: Seconds that opening it took, without getting its image and waiting for its turn.
+        self.start_s = 0.0
+        self.container_id = ""
+        self.namespace: namespaces.Namespace | None = None
+        #: Whether it is certain that the namespace is as it was.
+        self.namespace_usable = True
+        self._tell_useless = useless
+        self._link: Link | None = None
+        self._driver: Driver | None = None
+        self._opened = False
+
+    async def open(self, link: Link, bounds: Bounds) -> None:
+        """Be ready for calls, by a link whose first frame has not been read. Raises `Unopened`."""
+        self._link = link
+        await _hello(link)
+        self._driver = self._make_driver(link, bounds)
+        link.listen(self._frame, self._lost)
+        try:
+            await self._driver.open()
+        except Unready as error:
+            raise Unopened(error.ending, error.log) from error
+        self._opened = True
+
+    def _make_driver(self, link: Link, bounds: Bounds) -> Driver:
+        if self.kind.format == "default":
+            return FreshProcesses(link, self.digest, bounds)
+        framing = formats.of(self.kind.format)
+        kind = self.kind
+        own = framing.environment(kind.app, kind.path, kind.memory_mb)
+        variables = {**kind.config_env, **own}
+        return HotProcess(
+            link,
             self.digest,
-            self.peak_memory_bytes,
+            bounds,
+            framing=framing,
+            variables=variables,
+            useless=self._is_useless,
         )
 
+    def run(self, job: runs.Job, sink: runs.Sink) -> None:
+        """Run a call; `sink` is told what comes of it, perhaps at once."""
+        if self._driver is None or self._link is None or not self._link.open:
+            sink.refused()
+            return
+        try:
+            self._driver.run(job, sink)
+        except OSError as error:
+            unstarted = processes.unstarted(error)
+            if isinstance(unstarted, runs.Broken):
+                log.exception("run_broken", call_id=job.head.call_id)
+            sink.done(runs.Result(unstarted, digest=self.digest), reusable=False)
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much of a function's output is taken, in bytes."""
+    def more(self, taken_bytes: int) -> None:
+        """Let an answer go on, of which so many bytes were taken in all."""
+        if self._driver is not None:
+            self._driver.more(taken_bytes)
 
-    response: int
-    log: int
+    def stop(self) -> None:
+        """End the call under way and all processes, now; the container follows by itself."""
+        self._end(runs.Stopped())
+
+    def shut(self) -> None:
+        """End all processes; whatever still runs has failed."""
+        self._end(runs.EngineFailed("the sandbox was removed"))
+
+    def _end(self, ending: runs.Ending) -> None:
+        if self._driver is not None:
+            self._driver.abandon(ending)
+            self._driver.close()
+        if self._link is not None:
+            self._link.close()
+
+    def _frame(self, frame: protocol.Frame, fd: int | None) -> None:
+        assert self._driver is not None  # noqa: S101 (listening began with it)
+        if isinstance(frame, protocol.Ended):
+            self._driver.ended(frame)
+        elif isinstance(frame, protocol.Connected):
+            self._driver.connected(frame.error, fd)
+
+    def _lost(self) -> None:
+        """Note that the first process is gone, and so everything in the sandbox."""
+        assert self._driver is not None  # noqa: S101 (listening began with it)
+        under_way = self._driver.abandon(runs.EngineFailed("the sandbox ended under the call"))
+        self._driver.close()
+        if not under_way:
+            self._is_useless()
+
+    def _is_useless(self) -> None:
+        # Of one that is being opened, the error of that says so.
+        if self._opened:
+            self._tell_useless()
 
 
-class ContainerPerCall:
-    """Runs each call in a container of its own, made and removed for it."""
+async def _hello(link: Link) -> None:
+    """Wait until a sandbox's first process has said hello. Raises `Unopened`."""
+    hello: asyncio.Future[protocol.Frame | None] = asyncio.get_running_loop().create_future()
+
+    def greeted(frame: protocol.Frame | None) -> None:
+        if not hello.done():
+            hello.set_result(frame)
+
+    link.listen(lambda frame, _: greeted(frame), lambda: greeted(None))
+    try:
+        async with asyncio.timeout(HELLO_S):
+            frame = await hello
+    except TimeoutError as error:
+        raise Unopened(runs.EngineFailed(_LATE)) from error
+    if not link.open:
+        raise Unopened(runs.EngineFailed("the sandbox ended at its start"))
+    if frame != protocol.Hello(protocol.VERSION):
+        raise Unopened(runs.Broken(f"The sandbox's first frame is {frame}."))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Places:
+    """Where runner and engine meet: one folder, as each of them calls it."""
+
+    here: Path
+    engine: Path
+
+    def folder(self, sandbox_id: str) -> Path:
+        """Return a sandbox's folder, as the runner calls it."""
+        return self.here / sandbox_id
+
+    def bind(self, sandbox_id: str) -> str:
+        """Return what puts a sandbox's folder into its container, read-only."""
+        return f"{self.engine / sandbox_id}:{containers.FOLDER}:ro"
+
+
+class Sandboxes:
+    """Opens and removes sandboxes."""
 
     def __init__(
         self,
         container_engine: engine.Engine,
-        known_images: images.Images,
-        network_holders: holders.Holders,
+        images: Images,
+        network_holders: Holders,
         *,
         owner: containers.Owner,
         limits: containers.Limits,
         bounds: Bounds,
+        places: Places,
         starts: int,
     ) -> None:
         """`starts` containers are made and started at one time; more would slow each other.
@@ -121,46 +228,114 @@ class ContainerPerCall:
         Of those, a quarter may be for async calls: nobody waits for them, and starting is what
         takes the CPUs from those who accept calls and answer them.
         """
-        self._engine, self._images, self._holders = container_engine, known_images, network_holders
+        self._engine, self._images, self._holders = container_engine, images, network_holders
         self._owner, self._limits, self._bounds = owner, limits, bounds
+        self._places = places
         self._starts: dict[messages.Mode, Slots] = {"sync": Slots(starts)}
         self._starts["async"] = Slots(max(1, starts // 4), within=self._starts["sync"])
 
-    @asynccontextmanager
-    async def run(
-        self, job: runs.Job, started: Callable[[], None], stop: asyncio.Event
-    ) -> AsyncIterator[runs.Result]:
-        """See `Sandboxes.run`."""
-        run = _Run(job, started, stop, LogBuffer(self._bounds.log), clock.monotonic_s())
-        work = asyncio.create_task(self._work(run), name=f"run {job.head.call_id}")
+    async def open(
+        self, sandbox_id: str, kind: Kind, mode: messages.Mode, useless: Callable[[], None]
+    ) -> Sandbox:
+        """Return a new sandbox, ready for calls. Raises `Unopened`; then nothing is left of it.
+
+        `useless` is told as `Sandbox` says. A sandbox for a call of `mode` sync goes first.
+        """
+        sandbox = Sandbox(kind, self._places.folder(sandbox_id), useless)
         try:
-            yield await self._until_over(run, work)
-        finally:
-            await asyncio.shield(asyncio.create_task(self._clear_away(run, work)))
+            try:
+                await self._open(sandbox, sandbox_id, mode)
+            except engine.NotFound:
+                # Somebody has removed the image or the namespace since we last saw it.
+                await self.remove(sandbox)
+                self._images.forget()
+                await self._open(sandbox, sandbox_id, mode)
+        except BaseException as error:
+            await asyncio.shield(asyncio.create_task(self.remove(sandbox)))
+            if isinstance(error, Exception):
+                raise _unopened(kind.image, error) from error
+            raise
+        return sandbox
 
-    async def _until_over(self, run: _Run, work: "asyncio.Task[runs.Ending]") -> runs.Result:
-        stopping = asyncio.create_task(run.stop.wait())
+    async def remove(self, sandbox: Sandbox) -> None:
+        """Remove a sandbox from the engine; the next sweep does what cannot be done now."""
+        sandbox.shut()
+        clean = not sandbox.container_id or await self._removed(sandbox.container_id)
+        if sandbox.namespace is not None:
+            usable = clean and sandbox.namespace_usable
+            take_back = self._holders.give_back if usable else self._holders.discard
+            await take_back(sandbox.namespace)
+        sandbox.container_id, sandbox.namespace, sandbox.namespace_usable = "", None, True
+        await asyncio.to_thread(shutil.rmtree, sandbox.folder, ignore_errors=True)
+
+    async def _open(self, sandbox: Sandbox, sandbox_id: str, mode: messages.Mode) -> None:
+        image = await self._images.ensure(sandbox.kind.image)
+        sandbox.digest = image.digest
+        if not image.command:
+            raise engine.ImageRefused("No command specified")
+        slot = await self._starts[mode].acquire()
+        begun_s = clock.monotonic_s()
         try:
-            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            listener = await self._prepare(sandbox)
+            try:
+                sandbox.namespace = await self._holders.acquire(sandbox.kind.app)
+                config = containers.sandbox(
+                    sandbox_id,
+                    # The name may mean another image by now, with another command.
+                    dataclasses.replace(sandbox.kind, image=image.digest),
+                    image.command,
+                    sandbox.namespace,
+                    self._places.bind(sandbox_id),
+                    limits=self._limits,
+                    owner=self._owner,
+                )
+                sandbox.container_id = await self._engine.create(config)
+                link = await self._started(sandbox, listener)
+            finally:
+                listener.close()
         finally:
-            stopping.cancel()
-        if not work.done():
-            await asyncio.wait({work}, timeout=STOP_GRACE_S)
-        return run.result(work.result() if work.done() else runs.Stopped())
+            slot.release()
+        await sandbox.open(link, self._bounds)
+        sandbox.start_s = clock.monotonic_s() - begun_s
 
-    async def _clear_away(self, run: _Run, work: "asyncio.Task[runs.Ending]") -> None:
-        """Remove what a run leaves in the engine; the next sweep does what cannot be done now."""
-        # A stopped run ends by itself at its next step, and only then is it sure what it has made.
-        run.stop.set()
-        await asyncio.wait({work})
-        await self._undo(run)
+    async def _prepare(self, sandbox: Sandbox) -> Listener:
+        """Make the folder in which the sandbox finds our init and the socket to us."""
+        making = asyncio.create_task(asyncio.to_thread(self._make_folder, sandbox.folder))
+        try:
+            try:
+                await asyncio.shield(making)
+            finally:
+                # If this is cancelled meanwhile: what comes to be must be there to be removed.
+                await asyncio.wait({making})
+            return Listener(sandbox.folder / _SOCKET)
+        except OSError as error:
+            raise Unopened(runs.Broken(f"The runner cannot use RUNNER_FOLDER: {error}")) from error
 
-    async def _undo(self, run: _Run) -> None:
-        clean = not run.container_id or await self._removed(run.container_id)
-        if run.namespace is not None:
-            usable = clean and run.namespace_usable
-            await (self._holders.give_back if usable else self._holders.discard)(run.namespace)
-        run.container_id, run.namespace, run.namespace_usable = "", None, True
+    def _make_folder(self, folder: Path) -> None:
+        folder.mkdir(mode=0o755)
+        (folder / _INIT).hardlink_to(self._places.here / _INIT)
+
+    async def _started(self, sandbox: Sandbox, listener: Listener) -> Link:
+        """Start the container; return the link by which its first process has come."""
+        greeting = asyncio.create_task(listener.accept())
+        try:
+            try:
+                await self._engine.start(sandbox.container_id)
+            except engine.ImageRefused:
+                raise
+            except engine.EngineError:
+                # Perhaps because its namespace has gone.
+                sandbox.namespace_usable = False
+                raise
+            async with asyncio.timeout(HELLO_S):
+                return await asyncio.shield(greeting)
+        except BaseException as error:
+            await tasks.end(greeting)
+            if not greeting.cancelled():
+                greeting.result().close()
+            if isinstance(error, TimeoutError):
+                raise engine.EngineError(_LATE) from error
+            raise
 
     async def _removed(self, container_id: str) -> bool:
         backoff = Backoff(first_s=0.2)
@@ -176,145 +351,18 @@ class ContainerPerCall:
         metrics.REMOVALS_FAILED.inc()
         return False
 
-    async def _work(self, run: _Run) -> runs.Ending:
-        """Do all of a run, up to its end or to the first step after it was stopped."""
-        image = run.job.head.image
-        try:
-            try:
-                return await self._steps(run)
-            except engine.NotFound:
-                # Somebody has removed the image or the namespace since we last saw it.
-                await self._undo(run)
-                self._images.forget()
-                return await self._steps(run)
-        except images.PullFailed as error:
-            return runs.PullFailed(image, error.message)
-        except engine.ImageRefused as error:
-            return runs.ImageUnusable(error.message)
-        except engine.EngineError as error:
-            return runs.EngineFailed(error.message)
-        except Exception:
-            log.exception("run_broken", call_id=run.job.head.call_id)
-            return runs.Broken("The runner failed; its log has more.")
 
-    async def _steps(self, run: _Run) -> runs.Ending:
-        found = await _unless(run.stop, self._images.ensure(run.job.head.image))
-        if found is None:
-            return runs.Stopped()
-        run.digest = found.digest
-        slots = self._starts[run.job.head.mode]
-        slot = await _unless(run.stop, slots.acquire())
-        if slot is None:
-            return runs.Stopped()
-        try:
-            await self._create(run)
-            async with self._engine.attached(run.container_id) as attachment:
-                feeding = asyncio.create_task(attachment.feed(run.job.parcel.payload))
-                try:
-                    if not run.stop.is_set():
-                        await self._start(run)
-                    slot.release()
-                    return await self._to_the_end(run, attachment)
-                finally:
-                    feeding.cancel()
-        finally:
-            slot.release()
-
-    async def _create(self, run: _Run) -> None:
-        head, parcel = run.job.head, run.job.parcel
-        run.namespace = await self._holders.acquire(head.app)
-        ends_ms = environment.ends_at_ms(clock.epoch_ms(), head.timeout_ms, head.deadline_ms)
-        env = environment.assemble(parcel.config_env, parcel.call_env, ends_ms)
-        config = containers.sandbox(head, env, run.namespace, self._limits, self._owner)
-        run.container_id = await self._engine.create(config)
-
-    async def _start(self, run: _Run) -> None:
-        try:
-            await self._engine.start(run.container_id)
-        except engine.ImageRefused:
-            raise
-        except engine.EngineError:
-            # Perhaps because its namespace has gone.
-            run.namespace_usable = False
-            raise
-        run.started_ms, run.started_s = clock.epoch_ms(), clock.monotonic_s()
-        run.started()
-
-    async def _to_the_end(self, run: _Run, attachment: engine.Attachment) -> runs.Ending:
-        if run.started_s is None:
-            return runs.Stopped()
-        sampling = asyncio.create_task(self._sample(run))
-        try:
-            ending = await _unless(run.stop, self._collect(run, attachment))
-            return ending or await self._kill(run, attachment)
-        finally:
-            sampling.cancel()
-
-    async def _collect(self, run: _Run, attachment: engine.Attachment) -> runs.Ending:
-        """Take the output until the process ends, and say how it did."""
-        while (piece := await attachment.read()) is not None:
-            if not run.take(*piece, self._bounds.response):
-                await self._kill_reading(run, attachment)
-                return runs.Overflowed(self._bounds.response)
-        code = await attachment.exit_code()
-        return runs.Exited(code, code == _SIGKILL_CODE and await self._oom_killed(run))
-
-    async def _oom_killed(self, run: _Run) -> bool:
-        for wait_s in _OOM_LOOKS_S:
-            await asyncio.sleep(wait_s)
-            if await self._engine.was_oom_killed(run.container_id):
-                return True
-        return False
-
-    async def _kill(self, run: _Run, attachment: engine.Attachment) -> runs.Ending:
-        """End a run that was asked to stop; what it wrote up to then is its log."""
-        with suppress(engine.EngineError, TimeoutError):
-            async with asyncio.timeout(STOP_GRACE_S / 2):
-                run.peak_memory_bytes = await self._peak(run)
-        await self._kill_reading(run, attachment)
-        return runs.Stopped()
-
-    async def _kill_reading(self, run: _Run, attachment: engine.Attachment) -> None:
-        """Kill a container while taking its output, up to its end if that comes soon.
-
-        An engine that cannot get rid of the output does not get as far as the process's end.
-        """
-        reading = asyncio.create_task(self._rest(run, attachment))
-        try:
-            await self._engine.kill(run.container_id)
-            await asyncio.wait({reading}, timeout=STOP_GRACE_S)
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-
-    async def _rest(self, run: _Run, attachment: engine.Attachment) -> None:
-        while (piece := await attachment.read()) is not None:
-            run.take(*piece, self._bounds.response)
-
-    async def _sample(self, run: _Run) -> None:
-        """Look at a long run's memory now and then."""
-        interval_s = _SAMPLE_FIRST_S
-        while True:
-            await asyncio.sleep(interval_s)
-            with suppress(engine.EngineError):
-                run.peak_memory_bytes = await self._peak(run)
-            interval_s = min(interval_s * 2, _SAMPLE_LONGEST_S)
-
-    async def _peak(self, run: _Run) -> int | None:
-        seen = [run.peak_memory_bytes, await self._engine.peak_memory(run.container_id)]
-        return max((peak for peak in seen if peak is not None), default=None)
-
-
-async def _unless(stop: asyncio.Event, wanted: Coroutine[Any, Any, T]) -> T | None:
-    """Return what `wanted` gives, or None if `stop` is set before; it is cancelled then."""
-    doing = asyncio.create_task(wanted)
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopping.cancel()
-        if not doing.done():
-            doing.cancel()
-    # It may have been done at the very moment of its cancelling: then it counts.
-    await asyncio.wait({doing})
-    return None if doing.cancelled() else doing.result()
+def _unopened(image: str, error: Exception) -> Unopened:
+    """Return what keeps a sandbox from opening, in the words of endings."""
+    match error:
+        case Unopened():
+            return error
+        case PullFailed():
+            return Unopened(runs.PullFailed(image, error.message))
+        case engine.ImageRefused():
+            return Unopened(runs.ImageUnusable(error.message))
+        case engine.EngineError():
+            return Unopened(runs.EngineFailed(error.message))
+        case _:
+            log.error("sandbox_broken", image=image, exc_info=error)
+            return Unopened(runs.Broken("The runner failed; its log has more."))

@@ -2,7 +2,16 @@
 
 import dataclasses
 
+import marshmallow as ma
+
+from services.runner import credentials
+from shared import urls
 from shared.settings import at_least, log_level, setting
+
+
+def _credentials(text: str) -> None:
+    if text:
+        credentials.parse_docker_auth(text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -10,19 +19,42 @@ class Settings:
     """The runner's settings; field `port` is the variable `PORT`, and so on."""
 
     port: int = setting(8082, "Where /healthz, /readyz and /metrics are served.", check=at_least(0))
-    mq_url: str = setting("redis://127.0.0.1:6379", "Redis, which carries the calls.")
+    mq_url: str = setting(
+        "redis://127.0.0.1:6379", "Redis, which carries the calls.", check=urls.check_redis
+    )
     log_level: str = log_level()
     platform_name: str = setting(
-        "millrace", "Label of this platform's containers; platforms on one engine need their own."
+        "millrace",
+        "Label of this platform's containers; platforms on one engine need their own.",
+        check=ma.validate.Regexp(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z", error="must be a word"),
     )
     docker_host: str = setting(
-        "unix:///var/run/docker.sock", "Address of the container engine's API."
+        "unix:///var/run/docker.sock",
+        "Address of the container engine's API.",
+        check=ma.validate.Regexp(
+            r"(unix:///|tcp://|https?://).", error="must be unix:///path or tcp://host:port"
+        ),
     )
     docker_auth: str = setting(
-        "", 'Registry credentials, a JSON list of {"name", "username", "password"}.'
+        "",
+        'Registry credentials, a JSON list of {"name", "username", "password"}.',
+        check=_credentials,
+        secret=True,
     )
     docker_config: str = setting(
         "~/.docker", "Folder of the config.json whose credentials are used without DOCKER_AUTH."
+    )
+    runner_folder: str = setting(
+        "/run/millrace",
+        "Folder in which sandboxes find the runner: shared with the engine's machine.",
+    )
+    runner_volume: str = setting(
+        "",
+        "The engine's volume that is mounted at RUNNER_FOLDER, if the runner is in a container; "
+        "empty: the folder has the same name on the engine's machine.",
+    )
+    runner_init: str = setting(
+        "/usr/local/lib/millrace/init", "The program that is the first process of sandboxes."
     )
     runner_network: str = setting(
         "millrace-functions", "Bridge network of functions; made if it is missing."
@@ -36,7 +68,7 @@ class Settings:
     )
     runner_starts: int = setting(
         0,
-        "Containers started at one time, a quarter for async calls; 0: two for each CPU.",
+        "Sandboxes started at one time, a quarter for async calls; 0: two for each CPU.",
         check=at_least(0),
     )
     runner_pids: int = setting(
@@ -55,6 +87,10 @@ class Settings:
     response_max_bytes: int = setting(
         8 * 1024 * 1024, "Longest answer of a function.", unit="bytes", check=at_least(1)
     )
+    response_stream_max_bytes: int = setting(
+        1024 * 1024 * 1024, "Longest answer that a function streams.", unit="bytes",
+        check=at_least(1),
+    )  # fmt: skip
     result_max_bytes: int = setting(
         1024 * 1024, "How much of an async call's answer is kept.", unit="bytes", check=at_least(0)
     )

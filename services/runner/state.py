@@ -1,7 +1,8 @@
 """What is to be done with each call here? Pure: one object, one door, `handle(event, now_ms)`.
 
-It knows each call from its assignment until its container is gone, decides, and returns commands;
-`service` performs them. It has no clock and does no I/O.
+It knows each call from its assignment until its capacity is free, and each sandbox until nothing
+is left of it; it decides, and returns commands, which `service` performs. `pool` knows which
+sandbox a call gets. It has no clock and does no I/O.
 """
 
 import enum
@@ -11,30 +12,33 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from services.runner import outcome, runs
+from services.runner import outcome, pool, runs
 from services.runner.outcome import StopReason
+from services.runner.pool import Kind, Pool
 from shared import messages
 from shared.errors import CODES, MillraceError
 
 #: A sync call gets a "running" record only if it still runs after this time, in milliseconds:
 #: most are over by then, and two records for each would double the recorder's work.
 ANNOUNCE_AFTER_MS = 200
+#: So often a call may meet a sandbox that is of no use; then there is more to it than bad luck.
+REFUSALS_MAX = 8
 
 
-class Phase(enum.Enum):
+class Phase(enum.StrEnum):
     """Where an execution is on its way."""
 
-    #: Its sandbox is being made: parcel, image, container.
-    STARTING = "starting"
-    #: Its process runs.
+    #: Its parcel, which is too large for the stream, is being fetched.
+    FETCHING = "fetching"
+    #: It waits for a sandbox.
+    WAITING = "waiting"
+    #: It runs in a sandbox.
     RUNNING = "running"
-    #: We have asked for its end.
-    STOPPING = "stopping"
-    #: Its outcome is known, and its container is being removed.
+    #: Its outcome is known, and its sandbox is being removed.
     ENDED = "ended"
 
 
-class Alarm(enum.Enum):
+class Alarm(enum.StrEnum):
     """What a timer of a call is for."""
 
     TIMEOUT = "timeout"
@@ -45,8 +49,11 @@ class Alarm(enum.Enum):
 # Events: facts.
 
 
-@dataclass(frozen=True, slots=True)
-class Assigned:
+class _Fact(msgspec.Struct, frozen=True, gc=False):
+    pass
+
+
+class Assigned(_Fact, frozen=True):
     """An entry of this runner's stream gives it a call."""
 
     entry_id: bytes
@@ -56,118 +63,194 @@ class Assigned:
     parcel: messages.Parcel | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CallerLeft:
+class ParcelFetched(_Fact, frozen=True):
+    """The parcel of a call is here; None: it is nowhere any more."""
+
+    call_id: str
+    parcel: messages.Parcel | None
+
+
+class CallerLeft(_Fact, frozen=True):
     """An entry of this runner's stream says that nobody waits for a call any more."""
 
     entry_id: bytes
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The process of a call runs."""
-
-    call_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The run of a call is over."""
+class RunEnded(_Fact, frozen=True):
+    """The run of a call is over; `reusable`: its sandbox may run another one."""
 
     call_id: str
     result: runs.Result
+    reusable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """Nothing of a call is left in the engine."""
+class RunRefused(_Fact, frozen=True):
+    """A sandbox was of no use for a call, of which nothing has been run."""
 
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class AlarmRang:
+class SandboxReady(_Fact, frozen=True):
+    """A sandbox can run calls, `start_ms` milliseconds after it was asked for."""
+
+    sandbox_id: str
+    digest: str
+    start_ms: float
+
+
+class SandboxFailed(_Fact, frozen=True):
+    """A sandbox could not be opened, and nothing is left of it."""
+
+    sandbox_id: str
+    ending: runs.Ending
+    log: bytes = b""
+
+
+class SandboxLost(_Fact, frozen=True):
+    """A sandbox turned out to be of no use; what becomes of its opening or its call comes apart."""
+
+    sandbox_id: str
+
+
+class SandboxGone(_Fact, frozen=True):
+    """Nothing of a sandbox is left in the engine."""
+
+    sandbox_id: str
+
+
+class AlarmRang(_Fact, frozen=True):
     """A timer of a call has run out."""
 
     call_id: str
     alarm: Alarm
 
 
-@dataclass(frozen=True, slots=True)
-class EngineChanged:
+class Ticked(_Fact, frozen=True):
+    """Time has passed."""
+
+
+class ReadinessWanted(_Fact, frozen=True):
+    """These kinds of sandboxes are to be kept ready, and no others."""
+
+    kinds: tuple[Kind, ...]
+
+
+class ImageMoved(_Fact, frozen=True):
+    """An image's name means another image by now."""
+
+    image: str
+    digest: str
+
+
+class EngineChanged(_Fact, frozen=True):
     """The engine answers again, or no longer."""
 
     able: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DrainAsked:
+class DrainAsked(_Fact, frozen=True):
     """The runner is to leave: take nothing new, finish what runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class GraceOver:
+class GraceOver(_Fact, frozen=True):
     """The time for finishing is over."""
 
 
-CallEvent = Started | Ended | Removed | AlarmRang
-Event = Assigned | CallerLeft | CallEvent | EngineChanged | DrainAsked | GraceOver
+CallEvent = ParcelFetched | RunEnded | RunRefused | AlarmRang
+SandboxEvent = SandboxReady | SandboxFailed | SandboxLost | SandboxGone
+Event = (
+    Assigned
+    | CallerLeft
+    | CallEvent
+    | SandboxEvent
+    | Ticked
+    | ReadinessWanted
+    | ImageMoved
+    | EngineChanged
+    | DrainAsked
+    | GraceOver
+)
 
 
 # Commands: imperatives.
 
 
-@dataclass(frozen=True, slots=True)
-class StartSandbox:
-    """Run a call; `Started`, `Ended` and `Removed` are to follow, the first if it comes so far."""
-
-    head: messages.CallHead
-    parcel: messages.Parcel | None
+class _Command(msgspec.Struct, frozen=True, gc=False):
+    pass
 
 
-@dataclass(frozen=True, slots=True)
-class StopSandbox:
-    """End the run of a call, at whatever point it is; `Ended` is to follow at once."""
+class FetchParcel(_Command, frozen=True):
+    """Fetch the parcel of a call; `ParcelFetched` is to follow."""
 
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetAlarm:
-    """Ring after some milliseconds, unless the call is gone by then."""
+class StartSandbox(_Command, frozen=True):
+    """Open a sandbox; `SandboxReady` or `SandboxFailed` is to follow.
+
+    `mode` is that of the call it is for; async also if it is for none.
+    """
+
+    sandbox_id: str
+    kind: Kind
+    mode: messages.Mode
+
+
+class RunCall(_Command, frozen=True):
+    """Run a call in a sandbox; `RunEnded` or `RunRefused` is to follow, perhaps at once."""
+
+    sandbox_id: str
+    head: messages.CallHead
+    parcel: messages.Parcel
+
+
+class StopSandbox(_Command, frozen=True):
+    """End what runs in a sandbox, which is of no use then; `RunEnded` is to follow soon."""
+
+    sandbox_id: str
+
+
+class RemoveSandbox(_Command, frozen=True):
+    """Remove a sandbox; `SandboxGone` is to follow."""
+
+    sandbox_id: str
+
+
+class SetAlarm(_Command, frozen=True):
+    """Ring for a call after some milliseconds, and forget what was set before."""
 
     call_id: str
     alarm: Alarm
     delay_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendRecord:
+class SendRecord(_Command, frozen=True):
     """Tell the recorder that a call runs."""
 
     record: messages.Record
 
 
-@dataclass(frozen=True, slots=True)
-class EndCall:
-    """End a call by its entry: with its record, and its reply for who waits."""
+class EndCall(_Command, frozen=True):
+    """End a call by its entry: with its record, and its reply for who waits.
+
+    `freed`: its capacity is free as well; otherwise `FreeCapacity` follows later.
+    """
 
     entry_id: bytes
     record: messages.Record
     reply: messages.Reply | None
     head: messages.CallHead
+    freed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FreeCapacity:
-    """Tell the scheduler that nothing of a call is left here; drop its timers."""
+class FreeCapacity(_Command, frozen=True):
+    """Tell the scheduler that nothing of a call is left here."""
 
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class HandBack:
+class HandBack(_Command, frozen=True):
     """Tell the scheduler the same, and then put the call back among the waiting."""
 
     entry_id: bytes
@@ -175,26 +258,35 @@ class HandBack:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class DropEntry:
+class DropEntry(_Command, frozen=True):
     """Delete an entry that has done its work."""
 
     entry_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(_Command, frozen=True):
     """Send a heartbeat now: something in it has changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """All is done and the runner drains: it can go."""
+class Leave(_Command, frozen=True):
+    """No call is here any more and the runner drains: it can go."""
 
 
-#: Commands whose performing takes a while.
-WorkCommand = StartSandbox | SendRecord | EndCall | FreeCapacity | HandBack | DropEntry
-Command = WorkCommand | StopSandbox | SetAlarm | Beat | Leave
+Command = (
+    FetchParcel
+    | StartSandbox
+    | RunCall
+    | StopSandbox
+    | RemoveSandbox
+    | SetAlarm
+    | SendRecord
+    | EndCall
+    | FreeCapacity
+    | HandBack
+    | DropEntry
+    | Beat
+    | Leave
+)
 
 
 class Impossible(MillraceError):
@@ -211,94 +303,170 @@ class Execution:
 
     entry_id: bytes
     head: messages.CallHead
-    phase: Phase = Phase.STARTING
-    #: Why we asked for its end; set exactly in STOPPING, and kept in ENDED.
-    stop_reason: StopReason | None = None
-    #: Epoch milliseconds; None until its process runs.
+    phase: Phase = Phase.FETCHING
+    parcel: messages.Parcel | None = None
+    #: The sandbox it runs or ran in; "" before.
+    sandbox_id: str = ""
+    #: Epoch milliseconds; None until it runs.
     started_ms: int | None = None
-    #: Why it goes back among the waiting once its container is gone; "": it does not.
+    #: How many sandboxes were of no use for it.
+    refusals: int = 0
+    #: Why we have asked for the end of its run.
+    stop_reason: StopReason | None = None
+    #: Why it goes back among the waiting once its sandbox is gone; "": it does not.
     hand_back: str = ""
     #: The names of the events it has seen.
     history: list[str] = field(default_factory=list)
+
+
+def key_of(head: messages.CallHead) -> str:
+    """Return the key of the kind of sandbox that a call needs."""
+    return head.sandbox_key or f"{head.app}{head.path}"
+
+
+def kind_of(head: messages.CallHead, parcel: messages.Parcel) -> Kind:
+    """Return the kind of sandbox that a call needs. How many are kept is `wanted_kind`'s to say."""
+    return Kind(
+        key=key_of(head),
+        app=head.app,
+        path=head.path,
+        image=head.image,
+        memory_mb=head.memory_mb,
+        cpus=head.cpus,
+        format=head.format,
+        isolation=head.isolation,
+        most=head.max_concurrency,
+        idle_timeout_ms=parcel.idle_timeout_s * 1000,
+        revision=head.revision,
+        config_env=parcel.config_env,
+    )
+
+
+def wanted_kind(wanted: messages.Wanted) -> Kind:
+    """Return the kind of sandbox that is to be kept ready."""
+    return Kind(
+        key=wanted.sandbox_key,
+        app=wanted.app,
+        path=wanted.path,
+        image=wanted.image,
+        memory_mb=wanted.memory_mb,
+        cpus=wanted.cpus,
+        format=wanted.format,
+        isolation=wanted.isolation,
+        most=wanted.max_concurrency,
+        least=wanted.min_sandboxes,
+        idle_timeout_ms=wanted.idle_timeout_s * 1000,
+        revision=wanted.revision,
+        config_env=wanted.config_env,
+    )
 
 
 #: What an event does to an execution, at an epoch time in milliseconds.
 _Step = Callable[["State", Execution, Any, int], list[Command]]
 
 
-@dataclass
-class State:
-    """All calls of one runner. One task of `service` owns it.
+_BEGUN = frozenset({Phase.RUNNING, Phase.ENDED})
+#: The phase of a call's sandbox in each phase of the call; None: it has none.
+_SANDBOX_PHASES = {
+    Phase.FETCHING: None,
+    Phase.WAITING: None,
+    Phase.RUNNING: pool.Phase.BUSY,
+    Phase.ENDED: pool.Phase.LEAVING,
+}
 
-    Invariants: each assigned call gets exactly one of `EndCall` and `HandBack` for its entry;
-    each `StartSandbox` is followed by `FreeCapacity` or `HandBack` once its container is gone;
-    while draining, or while the engine is away, nothing is started.
+
+class State:
+    """All calls and sandboxes of one runner. One task of `service` owns it.
+
+    Invariants: each assigned call gets exactly one of `EndCall` and `HandBack` for its entry, and
+    once nothing of it is left, that is told; while draining, or while the engine is away, nothing
+    is started.
     """
 
-    runner_id: str
-    async_attempts: int
-    result_max_bytes: int
-    draining: bool = False
-    able: bool = True
-    #: The latest reign of a scheduler that has assigned something here.
-    epoch: int = 0
-    calls: dict[str, Execution] = field(default_factory=dict)
+    def __init__(
+        self, runner_id: str, *, memory_mb: int, async_attempts: int, result_max_bytes: int
+    ) -> None:
+        """`memory_mb` is for all sandboxes together, idle ones included."""
+        self.runner_id = runner_id
+        self.async_attempts, self.result_max_bytes = async_attempts, result_max_bytes
+        self.draining = False
+        self.able = True
+        #: The latest reign of a scheduler that has assigned something here.
+        self.epoch = 0
+        self.calls: dict[str, Execution] = {}
+        self.pool = Pool(memory_mb)
+        #: Sandbox -> the call that runs or ran in it.
+        self._runs: dict[str, str] = {}
 
     def handle(self, event: Event, now_ms: int) -> list[Command]:
         """Take an event at an epoch time in milliseconds; return what is to be done, in order.
 
         Raises `Impossible` for an event that the table of transitions does not have.
         """
-        match event:
-            case Assigned():
-                return self._assigned(event, now_ms)
-            case CallerLeft(entry_id, call_id):
-                return [DropEntry(entry_id), *self._stop(call_id, StopReason.CANCELLED)]
-            case EngineChanged(able):
-                self.able = able
-                return [Beat()]
-            case DrainAsked():
-                return self._drain()
-            case GraceOver():
-                return [c for call_id in self.calls for c in self._stop(call_id, StopReason.DRAIN)]
-            case _:
-                return self._of_call(event, now_ms)
+        commands = self._doors[type(event)](self, event, now_ms)
+        commands += self._settled(now_ms)
+        if type(event) is Assigned:
+            commands += self._deadline_of(event.head, now_ms)
+        if self.draining and not self.calls:
+            commands.append(Leave())
+        return commands
 
-    def _of_call(self, event: CallEvent, now_ms: int) -> list[Command]:
-        execution = self.calls.get(event.call_id)
-        if execution is None:
-            # Only a timer can come after the last event of its call.
-            return []
-        step = self._transitions.get((execution.phase, type(event)))
-        if step is None:
-            raise Impossible(execution, event)
-        execution.history.append(type(event).__name__)
-        return step(self, execution, event, now_ms)
+    def check(self) -> None:
+        """Raise AssertionError unless the invariants hold. For tests, after every event."""
+        self.pool.check()
+        for call_id, execution in self.calls.items():
+            box = self.pool.get(execution.sandbox_id) if execution.sandbox_id else None
+            phase = box.phase if box else None
+            if phase is not _SANDBOX_PHASES[execution.phase]:
+                raise AssertionError(f"{call_id} is {execution.phase}, its sandbox {phase}")
+
+    def _settled(self, now_ms: int) -> list[Command]:
+        """Return what the pool wants done by now."""
+        commands: list[Command] = []
+        for action in self.pool.settle(now_ms):
+            match action:
+                case pool.Give(call_id, sandbox_id):
+                    commands += self._given(self.calls[call_id], sandbox_id, now_ms)
+                case pool.Start(sandbox_id, kind):
+                    commands.append(StartSandbox(sandbox_id, kind, self._mode_for(kind)))
+                case pool.Remove(sandbox_id):
+                    commands.append(RemoveSandbox(sandbox_id))
+        return commands
+
+    def _mode_for(self, kind: Kind) -> messages.Mode:
+        waiting = self.pool.waiting(kind.key)
+        sync = any(self.calls[call_id].head.mode == "sync" for call_id in waiting)
+        return "sync" if sync else "async"
+
+    # Calls come.
 
     def _assigned(self, event: Assigned, now_ms: int) -> list[Command]:
-        head = event.head
-        refusal = self._refusal(event)
-        self.epoch = max(self.epoch, event.assignment.epoch)
-        if refusal:
-            return [HandBack(event.entry_id, head, refusal)]
+        head, epoch = event.head, event.assignment.epoch
+        if epoch < self.epoch:
+            why = f"assigned in reign {epoch}, now is {self.epoch}"
+            return [HandBack(event.entry_id, head, why)]
+        self.epoch = epoch
         known = self.calls.get(head.call_id)
         if known is not None:
             return self._assigned_again(known, event)
+        if why := self._why_not():
+            return [HandBack(event.entry_id, head, why)]
         execution = self.calls[head.call_id] = Execution(event.entry_id, head)
         if head.deadline_ms and head.deadline_ms <= now_ms:
-            result = runs.Result(runs.Stopped())
-            execution.stop_reason = StopReason.DEADLINE
-            return [*self._ended(execution, Ended(head.call_id, result), now_ms),
-                    *self._removed(execution, Removed(head.call_id), now_ms)]  # fmt: skip
-        started: list[Command] = [StartSandbox(head, event.parcel)]
-        if head.deadline_ms:
-            started.append(SetAlarm(head.call_id, Alarm.DEADLINE, head.deadline_ms - now_ms))
-        return started
+            return self._stop(execution, StopReason.DEADLINE, now_ms)
+        if event.parcel is None:
+            return [FetchParcel(head.call_id)]
+        return self._wait(execution, event.parcel, now_ms)
 
-    def _refusal(self, event: Assigned) -> str:
-        """Return why a call is not taken; "" if it is."""
-        if event.assignment.epoch < self.epoch:
-            return f"assigned in reign {event.assignment.epoch}, now is {self.epoch}"
+    def _deadline_of(self, head: messages.CallHead, now_ms: int) -> list[Command]:
+        """Set the alarm of a call that has come and does not run at once (then it has others)."""
+        execution = self.calls.get(head.call_id)
+        if execution is None or not head.deadline_ms or execution.phase in _BEGUN:
+            return []
+        return [SetAlarm(head.call_id, Alarm.DEADLINE, max(0, head.deadline_ms - now_ms))]
+
+    def _why_not(self) -> str:
+        """Return why nothing can be begun here; "" if it can."""
         if self.draining:
             return "the runner is draining"
         return "" if self.able else "the container engine is away"
@@ -307,77 +475,194 @@ class State:
         """Take a call that is here already.
 
         A scheduler that took this runner for lost has put the call back and assigned it here once
-        more. The old entry is gone, so the outcome of the run under way counts for the new one.
+        more. The old entry is gone, so the outcome of the run under way counts for the new one. If
+        that is known already, the call goes back; not before its capacity is told to be free, or
+        that would be told twice.
         """
         if known.entry_id == event.entry_id:
             return []
-        if known.phase is Phase.ENDED or known.hand_back:
-            return [HandBack(event.entry_id, event.head, "an earlier attempt is being removed")]
         known.entry_id, known.head = event.entry_id, event.head
+        if known.phase is Phase.ENDED:
+            known.hand_back = "an earlier attempt was being removed"
         return []
 
-    def _drain(self) -> list[Command]:
-        """Take no more calls; those that are here go on.
+    def _wait(
+        self, execution: Execution, parcel: messages.Parcel, now_ms: int, *, first: bool = False
+    ) -> list[Command]:
+        """Let a call wait for a sandbox; `first`: before all others."""
+        execution.phase, execution.parcel, execution.sandbox_id = Phase.WAITING, parcel, ""
+        if why := self._why_not():
+            return self._put_back(execution, why)
+        self.pool.wait(execution.head.call_id, self._kind(execution), now_ms, first=first)
+        return []
 
-        Also those that are just starting: to stop one could come too late to give it back, and
-        its caller would get an error for nothing.
-        """
-        self.draining = True
-        return [Beat(), *self._leave()]
+    def _put_back(self, execution: Execution, why: str) -> list[Command]:
+        """Let a call of which nothing has been run go back among the waiting."""
+        self.pool.forget(execution.head.call_id, key_of(execution.head))
+        del self.calls[execution.head.call_id]
+        return [HandBack(execution.entry_id, execution.head, why)]
 
-    def _leave(self) -> list[Command]:
-        return [Leave()] if self.draining and not self.calls else []
+    def _put_back_all(self, why: str) -> list[Command]:
+        unbegun = [e for e in self.calls.values() if e.phase in {Phase.FETCHING, Phase.WAITING}]
+        return [command for execution in unbegun for command in self._put_back(execution, why)]
 
-    def _stop(self, call_id: str, reason: StopReason) -> list[Command]:
-        execution = self.calls.get(call_id)
-        if execution is None or execution.phase in (Phase.STOPPING, Phase.ENDED):
-            return []
-        execution.history.append(f"stop: {reason.value}")
-        execution.phase, execution.stop_reason = Phase.STOPPING, reason
-        return [StopSandbox(call_id)]
+    def _kind(self, execution: Execution) -> Kind:
+        """Return the kind of sandbox a call needs; calls of one route share the object."""
+        head, parcel = execution.head, execution.parcel
+        assert parcel is not None  # noqa: S101 (it is here by then)
+        known = self.pool.kind(key_of(head))
+        if known is not None and known.revision == head.revision:
+            return known
+        return kind_of(head, parcel)
 
-    def _started(self, execution: Execution, _: CallEvent, now_ms: int) -> list[Command]:
-        head = execution.head
-        execution.phase, execution.started_ms = Phase.RUNNING, now_ms
-        timeout = SetAlarm(head.call_id, Alarm.TIMEOUT, head.timeout_ms)
-        if head.mode == "async":
-            return [timeout, SendRecord(self._running_record(execution))]
-        return [timeout, SetAlarm(head.call_id, Alarm.ANNOUNCE, ANNOUNCE_AFTER_MS)]
-
-    def _started_late(self, execution: Execution, _: CallEvent, now_ms: int) -> list[Command]:
-        """Note that the process started although we had asked for its end: it may have run."""
+    def _given(self, execution: Execution, sandbox_id: str, now_ms: int) -> list[Command]:
+        """Let a call run in the sandbox it got."""
+        head, parcel = execution.head, execution.parcel
+        assert parcel is not None  # noqa: S101 (it could not wait without)
+        execution.phase, execution.sandbox_id = Phase.RUNNING, sandbox_id
         execution.started_ms = now_ms
-        return []
+        self._runs[sandbox_id] = head.call_id
+        alarms = self._next_alarm(execution, now_ms, after=None)
+        run = RunCall(sandbox_id, head, parcel)
+        if head.mode == "async":
+            return [*alarms, SendRecord(self._running_record(execution)), run]
+        return [*alarms, run]
 
-    def _rang(self, execution: Execution, event: CallEvent, _: int) -> list[Command]:
+    def _next_alarm(
+        self, execution: Execution, now_ms: int, *, after: Alarm | None
+    ) -> list[SetAlarm]:
+        """Set the next of a running call's alarms: one timer is enough for all of them."""
+        head, started_ms = execution.head, execution.started_ms or now_ms
+        alarm, due_ms = Alarm.TIMEOUT, started_ms + head.timeout_ms
+        if head.deadline_ms and head.deadline_ms < due_ms:
+            alarm, due_ms = Alarm.DEADLINE, head.deadline_ms
+        announced_ms = started_ms + ANNOUNCE_AFTER_MS
+        if head.mode == "sync" and after is None and announced_ms < due_ms:
+            alarm, due_ms = Alarm.ANNOUNCE, announced_ms
+        return [SetAlarm(head.call_id, alarm, max(0, due_ms - now_ms))]
+
+    # Events of calls.
+
+    def _of_call(self, event: CallEvent, now_ms: int) -> list[Command]:
+        execution = self.calls.get(event.call_id)
+        if execution is None:
+            # Only a timer or a parcel can come after the last event of its call.
+            return []
+        step = self._transitions.get((execution.phase, type(event)))
+        if step is None:
+            raise Impossible(execution, event)
+        execution.history.append(type(event).__name__)
+        return step(self, execution, event, now_ms)
+
+    def _fetched(self, execution: Execution, event: CallEvent, now_ms: int) -> list[Command]:
+        assert isinstance(event, ParcelFetched)  # noqa: S101 (the table says so)
+        if event.parcel is not None:
+            return self._wait(execution, event.parcel, now_ms)
+        lost = runs.Broken("The call's input is not there any more.")
+        return self._end(execution, runs.Result(lost), now_ms)
+
+    def _rang(self, execution: Execution, event: CallEvent, now_ms: int) -> list[Command]:
         assert isinstance(event, AlarmRang)  # noqa: S101 (the table says so)
-        if event.alarm is not Alarm.ANNOUNCE:
-            return self._stop(event.call_id, StopReason(event.alarm.value))
-        return [SendRecord(self._running_record(execution))]
+        if event.alarm is Alarm.ANNOUNCE:
+            alarms = self._next_alarm(execution, now_ms, after=Alarm.ANNOUNCE)
+            return [*alarms, SendRecord(self._running_record(execution))]
+        return self._stop(execution, StopReason(event.alarm.value), now_ms)
+
+    def _rang_before(self, execution: Execution, event: CallEvent, now_ms: int) -> list[Command]:
+        """Heed the deadline alone: other alarms are of a run that was refused."""
+        assert isinstance(event, AlarmRang)  # noqa: S101 (the table says so)
+        if event.alarm is not Alarm.DEADLINE:
+            return []
+        return self._rang(execution, event, now_ms)
 
     def _ignored(self, execution: Execution, event: CallEvent, now_ms: int) -> list[Command]:
         del execution, event, now_ms
         return []
 
-    def _ended(self, execution: Execution, event: CallEvent, now_ms: int) -> list[Command]:
-        assert isinstance(event, Ended)  # noqa: S101 (the table says so)
-        execution.phase = Phase.ENDED
-        execution.hand_back = self._why_again(execution, event.result)
-        if execution.hand_back:
+    def _refused(self, execution: Execution, _: CallEvent, now_ms: int) -> list[Command]:
+        """Let a call wait again, before all others: nothing of it has been run."""
+        head, sandbox_id, parcel = execution.head, execution.sandbox_id, execution.parcel
+        assert parcel is not None  # noqa: S101 (kept until its end)
+        del self._runs[sandbox_id]
+        execution.phase, execution.sandbox_id = Phase.WAITING, ""
+        execution.started_ms = None
+        execution.refusals += 1
+        self.pool.refused(sandbox_id)
+        if execution.stop_reason is not None:
+            return self._end(execution, runs.Result(runs.Stopped()), now_ms)
+        if execution.refusals == REFUSALS_MAX:
+            failed = runs.EngineFailed("sandboxes end before they can be used")
+            return self._end(execution, runs.Result(failed), now_ms)
+        waits = self._wait(execution, parcel, now_ms, first=True)
+        if head.deadline_ms and not waits:
+            left_ms = max(0, head.deadline_ms - now_ms)
+            return [SetAlarm(head.call_id, Alarm.DEADLINE, left_ms)]
+        return waits
+
+    def _run_ended(self, execution: Execution, event: CallEvent, now_ms: int) -> list[Command]:
+        assert isinstance(event, RunEnded)  # noqa: S101 (the table says so)
+        run_ms, reusable = event.result.run_ms, event.reusable and execution.stop_reason is None
+        self.pool.freed(execution.sandbox_id, run_ms, now_ms, reusable=reusable)
+        return self._end(execution, event.result, now_ms)
+
+    #: What may happen in which phase, and what it leads to. All else is `Impossible`.
+    _transitions: ClassVar[dict[tuple[Phase, type], _Step]] = {
+        (Phase.FETCHING, ParcelFetched): _fetched,
+        (Phase.FETCHING, AlarmRang): _rang_before,
+        (Phase.WAITING, AlarmRang): _rang_before,
+        (Phase.RUNNING, RunEnded): _run_ended,
+        (Phase.RUNNING, RunRefused): _refused,
+        (Phase.RUNNING, AlarmRang): _rang,
+        (Phase.ENDED, AlarmRang): _ignored,
+        # One asked for in vain, of a call that had ended and was assigned again.
+        (Phase.WAITING, ParcelFetched): _ignored,
+        (Phase.RUNNING, ParcelFetched): _ignored,
+        (Phase.ENDED, ParcelFetched): _ignored,
+    }
+
+    # Calls end.
+
+    def _stop(self, execution: Execution, reason: StopReason, now_ms: int) -> list[Command]:
+        """End a call at whatever point it is."""
+        if execution.phase is Phase.ENDED or execution.stop_reason is not None:
             return []
-        reached = outcome.judge(event.result, execution.head.image, execution.stop_reason)
-        record = self._end_record(execution, event.result, reached, now_ms)
+        execution.history.append(f"stop: {reason.value}")
+        execution.stop_reason = reason
+        if execution.phase is Phase.RUNNING:
+            return [StopSandbox(execution.sandbox_id)]
+        self.pool.forget(execution.head.call_id, key_of(execution.head))
+        return self._end(execution, runs.Result(runs.Stopped()), now_ms)
+
+    def _end(self, execution: Execution, result: runs.Result, now_ms: int) -> list[Command]:
+        """End a call whose outcome is known. Its capacity is free if its sandbox is idle again."""
+        head, sandbox_id = execution.head, execution.sandbox_id
+        box = self.pool.get(sandbox_id)
+        freed = box is None or box.phase is not pool.Phase.LEAVING
+        execution.phase, execution.parcel = Phase.ENDED, None
+        execution.hand_back = self._why_again(execution, result)
+        if freed:
+            del self.calls[head.call_id]
+            self._runs.pop(sandbox_id, None)
+        if not execution.hand_back:
+            return [self._ending(execution, result, now_ms, freed=freed)]
+        return self._removed(execution) if freed else []
+
+    def _ending(
+        self, execution: Execution, result: runs.Result, now_ms: int, *, freed: bool
+    ) -> EndCall:
+        head = execution.head
+        reached = outcome.judge(result, head.image, execution.stop_reason)
+        record = self._end_record(execution, result, reached, now_ms)
         reply = None
-        if execution.head.reply_to:
-            result = event.result
-            reply = messages.Reply(record.call_id, reached, result.start_ms, result.run_ms)
-        return [EndCall(execution.entry_id, record, reply, execution.head)]
+        if head.reply_to:
+            reply = messages.Reply(head.call_id, reached, result.start_ms, result.run_ms)
+        return EndCall(execution.entry_id, record, reply, head, freed)
 
     def _why_again(self, execution: Execution, result: runs.Result) -> str:
         """Return why a call is to be run once more, elsewhere or later; "" if it is not.
 
-        What was never started goes back freely. An async call whose process was started goes back
-        as its next attempt, if it has one left; a sync call never.
+        What had not started when the runner was to leave goes back freely. Any other async call
+        goes back as its next attempt, if it has one left; any other sync call never.
         """
         failed = isinstance(result.ending, runs.EngineFailed)
         stopped = failed or isinstance(result.ending, runs.Stopped)
@@ -391,12 +676,105 @@ class State:
         execution.head = msgspec.structs.replace(execution.head, attempt=execution.head.attempt + 1)
         return "the runner is draining" if drained else "the container engine failed"
 
-    def _removed(self, execution: Execution, _: CallEvent, now_ms: int) -> list[Command]:
-        del now_ms, self.calls[execution.head.call_id]
+    def _removed(self, execution: Execution) -> list[Command]:
+        """Tell that nothing of an ended call is left."""
         if execution.hand_back:
-            back = HandBack(execution.entry_id, execution.head, execution.hand_back)
-            return [back, *self._leave()]
-        return [FreeCapacity(execution.head.call_id), *self._leave()]
+            return [HandBack(execution.entry_id, execution.head, execution.hand_back)]
+        return [FreeCapacity(execution.head.call_id)]
+
+    # Sandboxes.
+
+    def _ready(self, event: SandboxReady, now_ms: int) -> list[Command]:
+        self.pool.ready(event.sandbox_id, event.digest, event.start_ms, now_ms)
+        return []
+
+    def _failed(self, event: SandboxFailed, now_ms: int) -> list[Command]:
+        """End the calls that wait for a sandbox that cannot be opened, if there is none like it."""
+        box = self.pool.get(event.sandbox_id)
+        assert box is not None  # noqa: S101 (told once of each that was started)
+        self.pool.failed(event.sandbox_id, now_ms)
+        commands: list[Command] = []
+        if self.pool.alive(box.kind.key):
+            return commands
+        for call_id in self.pool.waiting(box.kind.key):
+            self.pool.forget(call_id, box.kind.key)
+            failed = runs.Result(event.ending, log=event.log, digest=box.digest)
+            commands += self._end(self.calls[call_id], failed, now_ms)
+        return commands
+
+    def _lost(self, event: SandboxLost, now_ms: int) -> list[Command]:
+        if self.pool.get(event.sandbox_id):
+            self.pool.lost(event.sandbox_id, now_ms)
+        return []
+
+    def _gone(self, event: SandboxGone, _: int) -> list[Command]:
+        self.pool.gone(event.sandbox_id)
+        call_id = self._runs.pop(event.sandbox_id, None)
+        execution = self.calls.pop(call_id, None) if call_id else None
+        return self._removed(execution) if execution else []
+
+    # All else.
+
+    def _caller_left(self, event: CallerLeft, now_ms: int) -> list[Command]:
+        execution = self.calls.get(event.call_id)
+        stopping = self._stop(execution, StopReason.CANCELLED, now_ms) if execution else []
+        return [DropEntry(event.entry_id), *stopping]
+
+    def _ticked(self, _: Ticked, now_ms: int) -> list[Command]:
+        self.pool.tick(now_ms)
+        return []
+
+    def _wanted(self, event: ReadinessWanted, _: int) -> list[Command]:
+        if not self.draining:
+            self.pool.want(event.kinds)
+        return []
+
+    def _moved(self, event: ImageMoved, _: int) -> list[Command]:
+        self.pool.image_moved(event.image, event.digest)
+        return []
+
+    def _engine(self, event: EngineChanged, _: int) -> list[Command]:
+        """Begin nothing while the engine is away: what waits goes back, others may be able."""
+        self.able = event.able
+        if self.able:
+            self.pool.resume()
+            return [Beat()]
+        self.pool.pause()
+        return [Beat(), *self._put_back_all(self._why_not())]
+
+    def _drain(self, _: DrainAsked, __: int) -> list[Command]:
+        """Take no more calls. Those that run go on; those that wait go back: others may be free."""
+        self.draining = True
+        self.pool.close()
+        return [Beat(), *self._put_back_all(self._why_not())]
+
+    def _grace_over(self, _: GraceOver, now_ms: int) -> list[Command]:
+        return [
+            command
+            for execution in list(self.calls.values())
+            for command in self._stop(execution, StopReason.DRAIN, now_ms)
+        ]
+
+    _doors: ClassVar[dict[type, Callable[["State", Any, int], list[Command]]]] = {
+        Assigned: _assigned,
+        ParcelFetched: _of_call,
+        RunEnded: _of_call,
+        RunRefused: _of_call,
+        AlarmRang: _of_call,
+        CallerLeft: _caller_left,
+        SandboxReady: _ready,
+        SandboxFailed: _failed,
+        SandboxLost: _lost,
+        SandboxGone: _gone,
+        Ticked: _ticked,
+        ReadinessWanted: _wanted,
+        ImageMoved: _moved,
+        EngineChanged: _engine,
+        DrainAsked: _drain,
+        GraceOver: _grace_over,
+    }
+
+    # Records.
 
     def _running_record(self, execution: Execution) -> messages.Record:
         head = execution.head
@@ -412,36 +790,36 @@ class State:
         reached: messages.Outcome,
         now_ms: int,
     ) -> messages.Record:
-        record = msgspec.structs.replace(
-            self._running_record(execution),
+        head = execution.head
+        failed = reached if isinstance(reached, messages.Failed) else None
+        kept, cut = self._kept(head, reached)
+        return messages.Record(
+            call_id=head.call_id,
             status=outcome.status_of(reached),
+            mode=head.mode,
+            app=head.app,
+            path=head.path,
+            image=head.image,
+            queued_ms=head.accepted_ms,
             started_ms=result.started_ms,
             finished_ms=now_ms,
+            code=CODES[failed.code].word if failed else "",
+            message=failed.message if failed else "",
+            exit_code=failed.exit_code if failed else outcome.exit_code(result.ending),
             digest=result.digest,
+            runner_id=self.runner_id,
+            attempt=head.attempt,
             peak_memory_bytes=result.peak_memory_bytes,
             log=result.log,
+            result=kept,
+            result_truncated=cut,
         )
-        if isinstance(reached, messages.Failed):
-            word = CODES[reached.code].word
-            return msgspec.structs.replace(
-                record, code=word, message=reached.message, exit_code=reached.exit_code
-            )
-        if execution.head.mode == "sync":
-            return msgspec.structs.replace(record, exit_code=0)
-        kept = reached.body[: self.result_max_bytes]
-        cut = len(kept) < len(reached.body)
-        return msgspec.structs.replace(record, exit_code=0, result=kept, result_truncated=cut)
 
-    #: What may happen in which phase, and what it leads to. All else is `Impossible`.
-    _transitions: ClassVar[dict[tuple[Phase, type], _Step]] = {
-        (Phase.STARTING, Started): _started,
-        (Phase.STARTING, Ended): _ended,
-        (Phase.STARTING, AlarmRang): _rang,
-        (Phase.RUNNING, Ended): _ended,
-        (Phase.RUNNING, AlarmRang): _rang,
-        (Phase.STOPPING, Started): _started_late,
-        (Phase.STOPPING, Ended): _ended,
-        (Phase.STOPPING, AlarmRang): _ignored,
-        (Phase.ENDED, Removed): _removed,
-        (Phase.ENDED, AlarmRang): _ignored,
-    }
+    def _kept(
+        self, head: messages.CallHead, reached: messages.Outcome
+    ) -> tuple[bytes | None, bool]:
+        """Return what is kept of an async call's answer, and whether that is not all of it."""
+        if head.mode == "sync" or isinstance(reached, messages.Failed):
+            return None, False
+        kept = reached.body[: self.result_max_bytes]
+        return kept, len(kept) < len(reached.body)

@@ -1,13 +1,18 @@
 """What does a runner do besides running calls? It beats, and looks after engine and images."""
 
 import asyncio
+import os
+import shutil
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
 
 from services.runner import engine, heartbeat, janitor, metrics, state
+from services.runner.images import PullFailed
+from services.runner.pool import Kind
 from services.runner.service import Runner
 from services.runner.settings import Settings
 from services.runner.world import World
@@ -19,6 +24,10 @@ log = structlog.get_logger()
 
 _SWEEP_S = 5.0
 _IMAGES_S = 30.0
+_TAGS_S = 5.0
+#: However much changes, there are no more heartbeats than one in so many seconds.
+_BEAT_PAUSE_S = 0.1
+_WANTED_S = 1.0
 _ENGINE_CHECK_S = 1.0
 
 
@@ -36,6 +45,9 @@ class Upkeep:
         """`info` is what the engine said of itself at the start."""
         self._id, self._settings, self._world, self._info = runner_id, settings, world, info
         self._runner = runner
+        self._folders = Path(settings.runner_folder)
+        #: Since when Redis has answered each time, in epoch milliseconds; None: it has not.
+        self._heard_since_ms: int | None = 0
         self._image_names: tuple[str, ...] = ()
 
     async def arrive(self) -> None:
@@ -52,6 +64,7 @@ class Upkeep:
         while True:
             self._runner.changed.clear()
             await self._beat()
+            await asyncio.sleep(_BEAT_PAUSE_S)
             try:
                 async with asyncio.timeout(heartbeat.BEAT_S):
                     await self._runner.changed.wait()
@@ -59,7 +72,7 @@ class Upkeep:
                 continue
 
     async def _beat(self) -> None:
-        now_ms = clock.epoch_ms()
+        now_ms, pool = clock.epoch_ms(), self._runner.state.pool
         sent = heartbeat.build(
             self._id,
             self._info,
@@ -69,8 +82,12 @@ class Upkeep:
             draining=self._runner.state.draining,
             images=self._image_names,
             running=len(self._runner.state.calls),
+            sandboxes=pool.counts(),
+            idle_memory_mb=pool.idle_mb(),
             now_ms=now_ms,
         )
+        for name in ("idle", "busy", "starting"):
+            metrics.SANDBOXES.labels(name).set(sum(getattr(s, name) for s in sent.sandboxes))
         try:
             await self._world.outbox.send(scripts.tell(sent))
         except Unavailable as error:
@@ -122,6 +139,36 @@ class Upkeep:
                 names = await self._world.engine.image_names()
                 self._image_names = heartbeat.route_names(names)
                 self._runner.changed.set()
+                await self._look_at_images()
+
+    async def watch_tags(self) -> None:
+        """See to it that sandboxes of an image go when its name means another, for ever."""
+        while True:
+            await asyncio.sleep(_TAGS_S)
+            await self._look_at_images()
+
+    async def _look_at_images(self) -> None:
+        for name in self._runner.state.pool.images():
+            try:
+                image = await self._world.images.ensure(name)
+            except (engine.EngineError, PullFailed) as error:
+                log.warning("image_unknown", image=name, error=error.message)
+            else:
+                self._runner.apply(state.ImageMoved(name, image.digest))
+
+    async def watch_wanted(self) -> None:
+        """Know which sandboxes are to be kept ready, for ever."""
+        known: dict[bytes, bytes] = {}
+        while True:
+            try:
+                raw: Any = await self._world.redis.hgetall(keys.WANTED)
+            except (RedisError, OSError) as error:
+                log.warning("wanted_unknown", error=str(error))
+            else:
+                if raw != known:
+                    known = raw
+                    self._runner.apply(state.ReadinessWanted(_wanted(raw)))
+            await asyncio.sleep(_WANTED_S)
 
     async def sweep(self) -> None:
         """Remove what nobody owns, for ever: what the dead left running uses what others get."""
@@ -130,15 +177,19 @@ class Upkeep:
             await self._sweep()
 
     async def _sweep(self) -> None:
+        await asyncio.to_thread(self._sweep_folders)
         try:
             raw: Any = await self._world.redis.hgetall(keys.RUNNERS)
             found = await self._world.engine.labelled(self._settings.platform_name)
             now_ms = clock.epoch_ms()
+            if self._heard_since_ms is None:
+                self._heard_since_ms = now_ms
+            living = janitor.alive(_heartbeats(raw), now_ms, self._heard_since_ms)
             removed = janitor.leftovers(
                 found,
                 own_id=self._id,
-                living=janitor.alive(_heartbeats(raw), now_ms),
-                calls=self._runner.state.calls,
+                living=living,
+                sandboxes=self._runner.state.pool.ids(),
                 namespaces=self._world.holders.known(),
                 now_s=now_ms / 1000,
             )
@@ -146,8 +197,35 @@ class Upkeep:
                 log.warning("leftover_removed", container=container_id)
                 await self._world.engine.remove(container_id)
                 metrics.LEFTOVERS.inc()
-        except (engine.EngineError, RedisError, OSError) as error:
+        except (RedisError, OSError) as error:
+            self._heard_since_ms = None
             log.warning("sweep_failed", error=str(error))
+        except engine.EngineError as error:
+            log.warning("sweep_failed", error=str(error))
+
+    def _sweep_folders(self) -> None:
+        """Remove the folders of runners that were killed; touch this one's own."""
+        try:
+            os.utime(self._folders / janitor.folder_name(self._id))
+            found = [entry for entry in os.scandir(self._folders) if entry.is_dir()]
+            touched_s = {entry.name: entry.stat().st_mtime for entry in found}
+        except OSError as error:
+            log.warning("folders_unswept", error=str(error))
+            return
+        for name in janitor.stale_folders(touched_s, clock.epoch_ms() / 1000):
+            log.warning("leftover_removed", folder=name)
+            shutil.rmtree(self._folders / name, ignore_errors=True)
+
+
+def _wanted(raw: dict[bytes, bytes]) -> tuple[Kind, ...]:
+    """Return the kinds of sandboxes in the hash of wanted ones; what cannot be read is not."""
+    kinds: list[Kind] = []
+    for value in raw.values():
+        try:
+            kinds.append(state.wanted_kind(messages.decode(value, messages.Wanted)))
+        except Undecodable:
+            UNDECODABLE.labels(keys.WANTED).inc()
+    return tuple(kinds)
 
 
 def _heartbeats(raw: dict[bytes, bytes]) -> list[messages.Heartbeat]:

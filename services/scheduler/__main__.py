@@ -24,6 +24,7 @@ async def run(own: Settings) -> None:
             service.operating_server(own.port, scheduler.readiness),
             service.supervised(scheduler=scheduler.run()),
         ):
+            service.rest_garbage_collector()
             log.info("started", id=owner, port=own.port)
             await stop.wait()
             log.info("stopping", id=owner)

@@ -1,5 +1,6 @@
 """What does the scheduler count? Its metrics, and how they are read off the state."""
 
+import functools
 import itertools
 from typing import get_args
 
@@ -8,13 +9,10 @@ from prometheus_client import Counter, Gauge, Histogram
 from services.scheduler.ledger import Size
 from services.scheduler.placement import Reason
 from services.scheduler.state import State
-from shared import messages
 
 LEADER = Gauge("millrace_scheduler_active", "1 if this scheduler is the active one.")
 REIGNS = Counter("millrace_scheduler_reigns_total", "Times this scheduler rebuilt its state.")
 ASSIGNMENTS = Counter("millrace_assignments_total", "Calls given to runners.", ["mode"])
-#: Of each mode; looking a label up costs more than counting.
-ASSIGNED = {mode: ASSIGNMENTS.labels(mode) for mode in get_args(messages.Mode)}
 ASSIGN_FAILURES = Counter(
     "millrace_assign_failures_total", "Assignments that were not performed.", ["why"]
 )
@@ -35,6 +33,12 @@ CPUS = Gauge("millrace_engine_cpus", "Cpus of an engine.", ["engine", "kind"])
 _KINDS = ("offered", "reserved")
 #: The gauges of each engine: there may be a thousand, and looking labels up costs the most.
 _of_engine: dict[str, list[Gauge]] = {}
+
+
+@functools.cache
+def assigned(mode: str) -> Counter:
+    """Return the count of calls of a mode that were given to runners; looking it up takes time."""
+    return ASSIGNMENTS.labels(mode)
 
 
 def show(state: State) -> None:

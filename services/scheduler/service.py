@@ -6,9 +6,8 @@ took over), the reign ends and a new one begins by rebuilding the state.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import structlog
@@ -29,7 +28,7 @@ log = structlog.get_logger()
 
 #: Entries of each stream in one read at most.
 READ_COUNT = 512
-#: Events handled at one go at most: then what follows from them is sent, before more are handled.
+#: Events decided about at one go; then what follows from them may be sent, before more are.
 GO_MAX = 128
 #: Seconds between two ticks; a deadline is noticed at most so late.
 TICK_S = 0.25
@@ -43,7 +42,7 @@ IN_FLIGHT_MAX = 4096
 SETTLE_S = 2.0
 #: A reign that lasted so many seconds began well: the next failure is waited out anew.
 GOOD_REIGN_S = 10.0
-_NOT_ASSIGNED = (scripts.GONE, scripts.LOST, scripts.FENCED)
+_NOT_ASSIGNED = (scripts.GONE, scripts.LOST)
 
 
 def now() -> Now:
@@ -54,9 +53,8 @@ def now() -> Now:
 class Reign:
     """One term as the active scheduler, from rebuilding the state to the first failure.
 
-    `_decide` owns the state: nothing else touches it, and it awaits nothing, so that events are
-    handled one after the other. What was read is handled in the turn of the loop in which it was
-    read; all else reaches it through the inbox, which goes first.
+    The state has one way in, `_take`, which never waits: so each event is dealt with whole, and
+    what is decided about a batch goes to Redis in one write, in the same turn of the loop.
     """
 
     def __init__(
@@ -66,10 +64,11 @@ class Reign:
         self._state = State(settings)
         self._intake = Intake(outbox)
         self._reclaimer = Reclaimer(redis, outbox, self._intake, settings.max_attempts)
-        self._inbox: deque[Event] = deque()
-        self._woken = asyncio.Event()
-        self._positions = {keys.CALLS_SYNC: "0", keys.CALLS_ASYNC: "0"}
+        self._events: deque[Event] = deque()
+        self._deciding = False
+        #: When the events were taken that are being decided about.
         self._now = now()
+        self._positions = {keys.CALLS_SYNC: "0", keys.CALLS_ASYNC: "0"}
         self._caught_up_s = 0.0
         self._shown_s = 0.0
         self._in_flight: set[asyncio.Future[Any]] = set()
@@ -96,11 +95,10 @@ class Reign:
             self._start(self._renew(), "renew")
             rebuilt, last_id = await rebuild.rebuild(self._redis, self._intake)
             self._positions[keys.EVENTS] = last_id
+            self._take(rebuilt)
             self._caught_up_s = clock.monotonic_s()
             metrics.LEADER.set(1)
             metrics.REIGNS.inc()
-            self._decide(rebuilt)
-            self._start(self._work_off(), "work off")
             self._start(self._read(), "read")
             self._start(self._tick(), "tick")
             await self._failed
@@ -134,36 +132,32 @@ class Reign:
             await self._lease.renew()
 
     async def _read(self) -> None:
-        while True:
-            while len(self._in_flight) > IN_FLIGHT_MAX:
-                self._landed.clear()
-                await self._landed.wait()
-            wanted = dict(self._positions)
-            if not self._state.backlog.wants_async:
-                del wanted[keys.CALLS_ASYNC]
-            found = await streams.read_streams(self._redis, wanted, count=READ_COUNT)
-            self._positions.update(wanted)
-            # Reports first, and all of them. The race: a runner that hands a call back reports its
-            # capacity free before it does. Read after the call, which may have been assigned again
-            # by then, that report would free the new reservation.
-            reports = await self._all_reports(found.get(keys.EVENTS, []))
-            self._caught_up_s = clock.monotonic_s()
-            await self._take_in([*reports, *self._arrivals(found)])
+        async with streams.Tail(self._redis) as tail:
+            while True:
+                while len(self._in_flight) > IN_FLIGHT_MAX:
+                    self._landed.clear()
+                    await self._landed.wait()
+                wanted = dict(self._positions)
+                if not self._state.backlog.wants_async:
+                    del wanted[keys.CALLS_ASYNC]
+                found = await tail.read(wanted, count=READ_COUNT)
+                self._positions.update(wanted)
+                await self._read_in(found)
 
-    def _arrivals(self, found: dict[str, list[Entry]]) -> Iterator[events.CallsArrived]:
-        """Yield the calls that were read, in their streams' order, some at one go."""
+    async def _read_in(self, found: dict[str, list[Entry]]) -> None:
+        # Reports first, and all of them. The race: a runner that hands a call back reports its
+        # capacity free before it does. Read after the call, which may have been assigned again by
+        # then, that report would free the new reservation.
+        read: list[Event] = [*await self._all_reports(found.get(keys.EVENTS, []))]
+        self._caught_up_s = clock.monotonic_s()
         for stream in (keys.CALLS_SYNC, keys.CALLS_ASYNC):
             calls = self._intake.calls(stream, found.get(stream, ()))
-            for start in range(0, len(calls), GO_MAX):
-                yield events.CallsArrived(calls[start : start + GO_MAX])
-
-    async def _take_in(self, news: list[Event]) -> None:
-        """Handle what was read: at once, or if it is much, by and by."""
-        waiting = iter(news)
-        for first in range(0, len(news), GO_MAX):
+            goes = range(0, len(calls), GO_MAX)
+            read += [events.CallsArrived(calls[first : first + GO_MAX]) for first in goes]
+        for first in range(0, len(read), GO_MAX):
             if first:
                 await asyncio.sleep(0)  # what has been decided is sent meanwhile
-            self._decide(*islice(waiting, GO_MAX))
+            self._take(*read[first : first + GO_MAX])
 
     async def _all_reports(self, first: list[Entry]) -> list[messages.Event]:
         """Return what `first` and the entries of `events` after it say, up to the present."""
@@ -182,50 +176,53 @@ class Reign:
             await asyncio.sleep(TICK_S)
             now_s = clock.monotonic_s()
             caught_up = now_s - self._caught_up_s < CAUGHT_UP_S
-            self._put(events.Tick(caught_up=caught_up))
+            self._take(events.Tick(caught_up=caught_up))
             if now_s - trimmed_s > SHOW_S:
                 trimmed_s = now_s
                 position = self._positions[keys.EVENTS]
                 self._send(("XTRIM", keys.EVENTS, "MINID", "~", position))
 
-    async def _work_off(self) -> None:
-        """Handle what comes into the inbox while nothing is read."""
-        while True:
-            await self._woken.wait()
+    # -- deciding
+
+    def _take(self, *arrived: Event) -> None:
+        """Let the state decide about events, and do what it commands. A failure ends the reign."""
+        self._events.extend(arrived)
+        if self._deciding or self._failed.done():
+            return
+        self._deciding = True
+        try:
             self._decide()
+        except Exception as error:
+            # Whatever it is: a state that has failed once is not to be trusted.
+            log.exception("decision_failed")
+            self._end_with(error)
+        finally:
+            self._deciding = False
 
-    def _put(self, event: Event) -> None:
-        self._inbox.append(event)
-        self._woken.set()
-
-    def _decide(self, *news: Event) -> None:
-        """Handle all events, those of the inbox first, and perform what the state wants."""
+    def _decide(self) -> None:
         if not self._lease.held:
-            raise LeaseLost
-        self._inbox.extend(news)
-        self._woken.clear()
+            self._end_with(LeaseLost())
+            return
         self._now = now()
-        while self._inbox:
-            for command in self._state.handle(self._inbox.popleft(), self._now):
+        while self._events:
+            for command in self._state.handle(self._events.popleft(), self._now):
                 self._deeds[type(command)](command)
-        metrics.DECISION_SECONDS.observe(clock.monotonic_s() - self._now.s)
-        self._show()
-
-    def _show(self) -> None:
-        if self._now.s - self._shown_s > SHOW_S:
-            self._shown_s = self._now.s
+        ended_s = clock.monotonic_s()
+        metrics.DECISION_SECONDS.observe(ended_s - self._now.s)
+        if ended_s - self._shown_s > SHOW_S:
+            self._shown_s = ended_s
             metrics.show(self._state)
 
     # -- performing
 
     def _send(self, command: scripts.Command, landed: Callable[[Any], None] | None = None) -> None:
-        """Send a command; `landed` gets Redis' answer, by `_answer`."""
+        """Send a command; `landed` is called once it is done with, and asks `_answer`."""
         future = self._outbox.send(command)
         self._in_flight.add(future)
         future.add_done_callback(landed or self._answer)
 
-    def _answer(self, future: "asyncio.Future[Any]") -> Any:  # noqa: ANN401 (as untyped as Redis')
-        """Return the answer to a command that has landed. An unknown outcome ends the reign."""
+    def _answer(self, future: "asyncio.Future[Any]") -> Any:  # noqa: ANN401 (whatever Redis says)
+        """Return Redis' answer to a command. An unknown outcome ends the reign: None."""
         self._in_flight.discard(future)
         self._landed.set()
         error = future.exception()
@@ -249,17 +246,13 @@ class Reign:
 
     def _assigned(self, command: events.AssignCall, future: "asyncio.Future[Any]") -> None:
         answer = self._answer(future)
-        if answer in _NOT_ASSIGNED:
-            self._not_assigned(command, answer)
-        elif answer is not None:
-            metrics.ASSIGNED[command.call.head.mode].inc()
-
-    def _not_assigned(self, command: events.AssignCall, answer: bytes) -> None:
         if answer == scripts.FENCED:
             self._end_with(LeaseLost("a later reign has begun"))
-            return
-        metrics.ASSIGN_FAILURES.labels(answer.decode()).inc()
-        self._put(events.AssignFailed(command.call, command.runner_id, answer))
+        elif answer in _NOT_ASSIGNED:
+            metrics.ASSIGN_FAILURES.labels(answer.decode()).inc()
+            self._take(events.AssignFailed(command.call, command.runner_id, answer))
+        elif answer is not None:
+            metrics.assigned(command.call.head.mode).inc()
 
     def _refuse(self, command: events.RefuseCall) -> None:
         failed = messages.Failed(command.code, command.message)
@@ -307,7 +300,7 @@ class Reign:
 
     async def _do_reclaim(self, runner_id: str) -> None:
         await self._reclaimer.reclaim(runner_id)
-        self._put(events.RunnerReclaimed(runner_id))
+        self._take(events.RunnerReclaimed(runner_id))
 
     def _audit(self, command: events.AuditRunner) -> None:
         self._start(self._do_audit(command), f"audit {command.runner_id}")
@@ -323,7 +316,7 @@ class Reign:
             and (head := self._intake.head(stream, entry)) is not None
         }
         missing = frozenset(command.call_ids) - there
-        self._put(events.RunnerAudited(command.runner_id, missing))
+        self._take(events.RunnerAudited(command.runner_id, missing))
 
     def _scan(self, command: events.ScanAsync) -> None:
         self._start(self._do_scan(command), f"scan {command.app}")
@@ -334,7 +327,7 @@ class Reign:
         calls = self._intake.calls(keys.CALLS_ASYNC, found)
         mine = tuple(call for call in calls if call.head.app == command.app)
         next_id = pages.after(found[-1][0]) if len(found) == READ_COUNT else None
-        self._put(events.AsyncScanned(command.app, mine, next_id))
+        self._take(events.AsyncScanned(command.app, mine, next_id))
 
 
 class Service:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from shared import urls
 from shared.settings import at_least, log_level, setting
 
 
@@ -9,7 +10,9 @@ from shared.settings import at_least, log_level, setting
 class Settings:
     """The scheduler's settings, each read from the variable of its name in capitals."""
 
-    mq_url: str = setting("redis://127.0.0.1:6379/0", "Redis, as redis://host:port/db.")
+    mq_url: str = setting(
+        "redis://127.0.0.1:6379/0", "Redis, as redis://host:port/db.", check=urls.check_redis
+    )
     port: int = setting(8081, "Port of /healthz, /readyz and /metrics.", check=at_least(0))
     log_level: str = log_level()
     sync_backlog_max: int = setting(

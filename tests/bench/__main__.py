@@ -3,15 +3,15 @@
 `API_URL` says where it is; the engine must be the one its runners use. Prints Markdown and keeps
 the figures as JSON under `.cache/bench`. While it measures, nobody else should use the platform:
 that would spoil the figures, and their waiting async calls would be a minute late.
+
+Ends with 1 if a call failed, an answer was wrong, or a case could not be measured; how fast
+anything was never decides.
 """
 
+import argparse
 import asyncio
-import dataclasses
 import os
-import secrets
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,13 +19,15 @@ import aiohttp
 import msgspec
 
 from shared import clock
-from tests.bench import cold, report, waiting
+from tests.bench import report
+from tests.bench.bench import Bench
+from tests.bench.cases import CASES
+from tests.bench.figures import Result
 from tests.e2e.client import Client
-from tests.e2e.images import function_image
 
 KEPT_IN = Path(__file__).parents[2] / ".cache" / "bench"
-#: When to give up, in seconds.
-LONGEST_S = 900
+#: When to give one case up, in seconds.
+LONGEST_S = 300
 _started_s = clock.monotonic_s()
 
 
@@ -34,54 +36,64 @@ def tell(what: str) -> None:
     sys.stderr.write(f"[{clock.monotonic_s() - _started_s:4.0f}s] {what}\n")
 
 
-@asynccontextmanager
-async def deployed(client: Client, image: str, kind: str) -> AsyncIterator[tuple[str, str]]:
-    """Give an app of its own and the path that calls its one route, while inside."""
-    app = f"bench-{secrets.token_hex(4)}"
-    path = await client.deploy(app, "/cat", image, type=kind)
+def asked_for() -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("--only", type=_cases, default=[*CASES], metavar="CASE,CASE")
+    parser.add_argument("--seconds", type=int, default=10, help="how long a load lasts (10)")
+    parser.add_argument("--calls", type=int, help="calls of the case growth (200000)")
+    return parser.parse_args()
+
+
+def _cases(names: str) -> list[str]:
+    wanted = names.split(",")
+    if unknown := [name for name in wanted if name not in CASES]:
+        raise argparse.ArgumentTypeError(f"{unknown} not among {', '.join(CASES)}")
+    return [name for name in CASES if name in wanted]
+
+
+async def measured(bench: Bench, name: str) -> Result | str:
+    """Return what a case found, or why it found nothing: the others are measured all the same."""
+    tell(f"{name}: begins")
     try:
-        yield app, path
-    finally:
-        await client.delete(f"/v1/apps/{app}/routes/cat")
-        await client.delete(f"/v1/apps/{app}")
+        async with asyncio.timeout(LONGEST_S):
+            found = await CASES[name](bench)
+    except TimeoutError:
+        tell(f"{name}: given up")
+        return f"nothing within {LONGEST_S} s"
+    except Exception as error:  # noqa: BLE001 (a case meets whatever a broken platform does)
+        tell(f"{name}: {error!r}")
+        return str(error) or repr(error)
+    for key, values in {**found.measured, **found.yardsticks}.items():
+        tell(f"{key}: {report.told(values)}")
+    return found
 
 
-def keep(figures: dict[str, object]) -> Path:
-    """Write figures as JSON into a new file; return it."""
+def keep(outcomes: report.Outcomes, seconds: int, machine: str) -> Path:
+    """Write outcomes as JSON into a new file; return it."""
     KEPT_IN.mkdir(parents=True, exist_ok=True)
     file = KEPT_IN / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-    file.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2))
+    found = msgspec.json.encode({"machine": machine, "seconds": seconds, "cases": outcomes})
+    file.write_bytes(msgspec.json.format(found, indent=2))
     return file
 
 
-async def measure(client: Client) -> None:
-    """Measure everything, print it and keep it."""
-    image = function_image("exec cat")
-    async with deployed(client, image, "sync") as (_, path):
-        tell("cold calls, beside docker run of the same image")
-        pairs = await cold.measure(client, path, image, tell)
-    sleeper = function_image(f"exec sleep {waiting.SLEEP_S}")
-    async with deployed(client, sleeper, "async") as (app, path):
-        accepting = await waiting.measure_accepting(client, app, path, tell)
-    async with deployed(client, image, "async") as (app, path):
-        finishing = await waiting.measure_finishing(client, app, path, tell)
-    sys.stdout.write(f"{report.cold_table(pairs)}\n\n{waiting.told(accepting, finishing)}\n")
-    figures = {
-        "cold": [{**dataclasses.asdict(p), "p50_ratio": p.ratio} for p in pairs],
-        "accepting": dataclasses.asdict(accepting),
-        "finishing": dataclasses.asdict(finishing),
-    }
-    tell(f"kept in {keep(figures)}")
-
-
-async def main() -> None:
-    """Connect and measure."""
+async def main() -> int:
+    """Connect and measure; return the exit code."""
+    wanted = asked_for()
+    machine = f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} before"
     timeout = aiohttp.ClientTimeout(total=120)
     connector = aiohttp.TCPConnector(limit=0)
+    url = os.environ.get("API_URL") or "http://127.0.0.1:8080"
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-        async with asyncio.timeout(LONGEST_S):
-            await measure(Client(session, os.environ.get("API_URL") or "http://127.0.0.1:8080"))
+        bench = Bench(Client(session, url), wanted.seconds, wanted.calls, tell)
+        outcomes = {name: await measured(bench, name) for name in wanted.only}
+    tables = report.targets_table(outcomes), report.yardsticks_table(outcomes)
+    told = (*tables, f"{report.verdict(outcomes)}. {machine}.")
+    sys.stdout.write("\n\n".join(filter(None, told)) + "\n")
+    tell(f"kept in {keep(outcomes, wanted.seconds, machine)}")
+    return 0 if report.went_well(outcomes) else 1
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(asyncio.run(main()))

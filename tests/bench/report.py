@@ -1,69 +1,86 @@
-"""How are measurements told? Pure: from samples to figures, from figures to a Markdown table."""
+"""How are results told? Pure: from results to Markdown tables."""
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 
+from tests.bench.figures import Checked, Result, Value
+from tests.bench.targets import TARGETS, Target
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What one kind of call took, at one number of callers."""
+#: By case: what it found, or why it found nothing.
+Outcomes = Mapping[str, Result | str]
 
-    calls: int
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    calls_per_s: float
+#: Letters of the reason why something was not measured.
+REASON_MAX = 120
+_HELD = {True: "yes", False: "**no**", None: "-"}
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A cold call of the platform beside `docker run` of the same image, in the same run."""
-
-    callers: int
-    platform: Figures
-    docker_run: Figures
-
-    @property
-    def ratio(self) -> float:
-        """The platform's median over that of `docker run`: below 1, the platform is quicker."""
-        return self.platform.p50_ms / self.docker_run.p50_ms
+def targets_table(outcomes: Outcomes) -> str:
+    """Return a Markdown table with a line for each target of the cases that ran; "" if none."""
+    head = ("case", "measured", "must", "IronFunctions on such a machine", "held?")
+    lines = (
+        _target_line(target, _measured(outcomes[target.measured_by], key))
+        for key, target in TARGETS.items()
+        if target.measured_by in outcomes
+    )
+    return _table(head, lines)
 
 
-def percentile(sorted_ms: Sequence[float], percent: float) -> float:
-    """Return the smallest sample that so many percent of all do not exceed.
-
-    >>> percentile([1, 2, 3, 4], 50), percentile([1, 2, 3, 4], 99)
-    (2, 4)
-    """
-    return sorted_ms[max(0, math.ceil(len(sorted_ms) * percent / 100) - 1)]
+def yardsticks_table(outcomes: Outcomes) -> str:
+    """Return a Markdown table of what was measured beside the platform; "" if nothing."""
+    results = (found for found in outcomes.values() if isinstance(found, Result))
+    lines = ((what, told(values)) for found in results for what, values in found.yardsticks.items())
+    return _table(("yardstick, in the same run", "measured"), lines)
 
 
-def figures(samples_ms: Iterable[float], wall_s: float) -> Figures:
-    """Return the figures of samples that took `wall_s` seconds together."""
-    ordered = sorted(samples_ms)
-    return Figures(
-        calls=len(ordered),
-        p50_ms=percentile(ordered, 50),
-        p95_ms=percentile(ordered, 95),
-        p99_ms=percentile(ordered, 99),
-        calls_per_s=len(ordered) / wall_s,
+def checked(outcomes: Outcomes) -> Checked:
+    """Return how many calls all cases made, and how many went wrong."""
+    results = (found for found in outcomes.values() if isinstance(found, Result))
+    return sum((found.checked for found in results), Checked())
+
+
+def verdict(outcomes: Outcomes) -> str:
+    """Return in one sentence whether the answers were right, and what found none."""
+    found = checked(outcomes)
+    example = f", for example: {_cell(found.example)}" if found.bad else ""
+    nothing = [name for name, outcome in outcomes.items() if isinstance(outcome, str)]
+    lacking = f"; not measured: {', '.join(nothing)}" if nothing else ""
+    counts = f"{found.calls:,} calls checked: {found.failed} failed, {found.wrong} wrong"
+    return counts + example + lacking
+
+
+def went_well(outcomes: Outcomes) -> bool:
+    """Return whether each case measured something and each answer was right."""
+    return not checked(outcomes).bad and all(isinstance(f, Result) for f in outcomes.values())
+
+
+def _measured(outcome: Result | str, key: str) -> tuple[Value, ...] | str:
+    if isinstance(outcome, Result):
+        return outcome.measured.get(key, ())
+    return f"not measured: {textwrap.shorten(outcome, REASON_MAX)}"
+
+
+def _target_line(target: Target, measured: tuple[Value, ...] | str) -> tuple[str, ...]:
+    values = () if isinstance(measured, str) else measured
+    return (
+        target.what,
+        measured if isinstance(measured, str) else told(measured),
+        ", ".join(bound.told() for bound in target.bounds),
+        target.theirs,
+        _HELD[target.held(values)],
     )
 
 
-def cold_table(pairs: Iterable[Pair]) -> str:
-    """Return a Markdown table with a line for each side of each pair."""
-    lines = [
-        "| callers | cold call by | calls | p50 ms | p95 ms | p99 ms | calls/s | p50 ratio |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for pair in pairs:
-        ratio = f"{pair.ratio:.2f}"
-        lines.append(_line(pair.callers, "Millrace", pair.platform, ratio))
-        lines.append(_line(pair.callers, "docker run", pair.docker_run, ""))
-    return "\n".join(lines)
+def told(values: Iterable[Value]) -> str:
+    """Return values in words."""
+    return ", ".join(value.told() for value in values) or "not measured"
 
 
-def _line(callers: int, name: str, found: Figures, ratio: str) -> str:
-    times = f"{found.p50_ms:.0f} | {found.p95_ms:.0f} | {found.p99_ms:.0f}"
-    return f"| {callers} | {name} | {found.calls} | {times} | {found.calls_per_s:.1f} | {ratio} |"
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    if len(rows) == 2:
+        return ""
+    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in rows)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

@@ -27,7 +27,7 @@ RUNNERS = (10, 100, 1000)
 ROUTES = 10_000
 APPS = 500
 IMAGES = 1000
-DECISIONS = 40_000
+DECISIONS = 20_000
 BATCH = 50
 #: Calls a second that the simulated clients make: each runner beats once in so many calls.
 CALLS_PER_S = 20_000
@@ -176,7 +176,7 @@ def _calls(load: Load) -> Iterator[events.Waiting]:
     routes = range(0, ROUTES, HOT_EVERY)[:50] if load == "hot" else range(ROUTES)
     weights = list(itertools.accumulate(1 / (10 + place) for place in range(len(routes))))
     for number in itertools.count(1):
-        route = random.choices(routes, cum_weights=weights)[0]  # noqa: S311 (no secrets here)
+        route = random.choices(routes, cum_weights=weights)[0]
         memory_mb, cpus = SIZES[route // HOT_EVERY % len(SIZES)]
         most = 0 if route % HOT_EVERY else MOST[route // HOT_EVERY % len(MOST)]
         head = messages.CallHead(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared import clock
+from tests.bench.figures import Checked, Result, Value
 from tests.e2e.client import Client
 from tests.e2e.load import CALLERS, accept, resident_bytes, work_off
 
@@ -35,16 +36,17 @@ class Finishing:
     took_s: float
 
 
-def told(accepting: Accepting, finishing: Finishing) -> str:
-    """Return the figures as a Markdown list."""
+def result(accepting: Accepting, finishing: Finishing) -> Result:
+    """Return the figures as lines of the report."""
     before_mb, after_mb = accepting.memory_before_bytes / 1e6, accepting.memory_after_bytes / 1e6
-    return (
-        f"* {accepting.calls} async calls accepted in {accepting.took_s:.2f} s "
-        f"({accepting.calls / accepting.took_s:.0f} calls/s); "
-        f"the api's memory: {before_mb:.1f} MB before, {after_mb:.1f} MB after\n"
-        f"* {finishing.calls} async calls run and recorded, each exactly once, in "
-        f"{finishing.took_s:.1f} s ({finishing.calls / finishing.took_s:.1f} calls/s)"
+    accepted = (
+        Value("", accepting.calls / accepting.took_s, "calls/s"),
+        Value("memory of the api before", before_mb, "MB"),
+        Value("after", after_mb, "MB"),
     )
+    finished = (Value("", finishing.calls / finishing.took_s, "calls/s"),)
+    calls = accepting.calls + finishing.calls
+    return Result({"accepting": accepted, "finishing": finished}, Checked(calls))
 
 
 async def settled(client: Client) -> dict[str, int]:

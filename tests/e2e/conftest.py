@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -151,6 +152,12 @@ def app() -> str:
 def function_image() -> Callable[[str], str]:
     """Gives the image of a function: a shell script, run once for each call."""
     return images.function_image
+
+
+@pytest.fixture(scope="session")
+def hot_image() -> str:
+    """The hot function that does what its call asks for."""
+    return images.build_folder("millrace/e2e-hot:1", Path(__file__).parent / "functions")
 
 
 @dataclass

@@ -8,11 +8,15 @@ from tests.e2e.client import Client
 CALLERS = 32
 
 
-async def resident_bytes(client: Client) -> float:
-    """Return an api replica's resident memory."""
+async def metric(client: Client, name: str) -> float:
+    """Return a metric without labels of one service's process."""
     lines = (await client.get("/metrics")).text.splitlines()
-    name = "process_resident_memory_bytes "
-    return float(next(line.removeprefix(name) for line in lines if line.startswith(name)))
+    return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
+
+
+async def resident_bytes(client: Client) -> float:
+    """Return the resident memory of one service's process."""
+    return await metric(client, "process_resident_memory_bytes")
 
 
 async def accept(client: Client, path: str, count: int) -> list[str]:

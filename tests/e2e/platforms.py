@@ -29,6 +29,9 @@ DRAIN_TIMEOUT_S = 60
 #: What a service inherits from the test's own environment; all else it gets from its platform.
 INHERITED = ("PATH", "HOME", "DOCKER_HOST")
 
+#: The first process of sandboxes, out of the image of the services.
+INIT = ROOT / ".cache" / "init"
+
 Role = Literal["api", "scheduler", "runner"]
 
 
@@ -142,6 +145,8 @@ class Platform:
             "RUNNER_NETWORK": self.network,
             "PORT": str(port),
             "LOG_LEVEL": "info",
+            "RUNNER_INIT": str(INIT),
+            "RUNNER_FOLDER": f"/tmp/{self.name}",
         }
         log = self.folder / f"{len(self.services)}-{role}.log"
         service = Service(role, env | self.settings | settings, log, port)

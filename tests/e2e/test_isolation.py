@@ -103,13 +103,13 @@ async def test_the_host_cannot_be_changed(client: Client, app: str, function_ima
 async def test_limits_of_its_container(
     client: Client, app: str, world: World, function_image: Image, memory: int
 ) -> None:
-    script = "wget -q -O- http://$WORLD/begun >/dev/null; exec sleep 30"
+    script = "wget -q -O- http://$WORLD/begun >/dev/null; exec sleep 5"
     path = await client.deploy(
         app, "/x", function_image(script), memory=memory, type="async", config=world.config
     )
     call_id = (await client.post(path)).json()["call_id"]
     await world.hit("/begun")
-    found = images.docker("ps", "-aq", "--filter", f"label=millrace.call={call_id}")
+    found = images.docker("ps", "-aq", "--filter", f"label=millrace.app={app}")
     [container] = json.loads(images.docker("inspect", found))
     images.docker("kill", found)
     host = container["HostConfig"]
@@ -120,4 +120,6 @@ async def test_limits_of_its_container(
     assert host["LogConfig"]["Type"] == "none"
     assert not host["Privileged"]
     assert not [mount for mount in container["Mounts"] if mount["RW"]]
-    assert (await client.ended(call_id))["code"] == "signal"
+    # Its sandbox was taken from it, which is no fault of the function: it is run again.
+    record = await client.ended(call_id)
+    assert (record["status"], record["attempt"]) == ("success", 2)

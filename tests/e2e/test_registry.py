@@ -35,7 +35,7 @@ class Registry:
         """Push a local image under a name and forget that name here."""
         images.docker("tag", image, name)
         images.docker("--config", str(self.docker_config), "push", "-q", name)
-        images.docker("rmi", name)
+        images.docker("rmi", "--force", name)
 
     def manifests_asked(self, repository: str) -> int:
         """Return how often a manifest of a repository was sent."""
@@ -100,7 +100,7 @@ async def test_it_is_pulled_once_for_all_who_wait(
     registry.push(image, name)
     path = await puller.deploy(app, "/x", name)
     answers = await asyncio.gather(*(puller.post(path) for _ in range(6)))
-    images.docker("rmi", name, image)
+    images.docker("rmi", "--force", name, image)
     assert [a.text for a in answers] == [f"{app}\n"] * 6
     assert registry.manifests_asked(app) == 1
 
@@ -121,7 +121,7 @@ async def test_a_tag_that_moved_is_pulled_again(
         return (await puller.post(path)).text == "new\n"
 
     await eventually(is_new, 20)
-    images.docker("rmi", name)
+    images.docker("rmi", "--force", name)
 
 
 async def test_without_the_password_it_is_refused(

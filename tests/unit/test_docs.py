@@ -12,6 +12,7 @@ import services.runner.settings
 import services.scheduler.settings
 from services.api import app
 from shared import errors
+from tests.bench import cases
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -58,6 +59,11 @@ def test_every_route_of_the_api_is_documented() -> None:
     documented = text("docs/api.md")
     for path in app.documented_paths():
         assert f"`{path}`" in documented or f" {path}`" in documented, path
+
+
+def test_every_case_of_the_benchmark_is_documented_in_its_order() -> None:
+    _, _, section = text("docs/benchmarks.md").partition("## The cases\n")
+    assert re.findall(r"^\| `(\w+)`", section, re.MULTILINE) == [*cases.CASES]
 
 
 COMMANDS = text("README.md") + text("CONTRIBUTING.md")

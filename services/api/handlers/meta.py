@@ -1,4 +1,4 @@
-"""What does the api say of itself? `/`, `/version`, `/openapi.json`."""
+"""What does the api say of itself? `/`, `/version` (also as `/v1/version`), `/openapi.json`."""
 
 from typing import Any
 
@@ -51,5 +51,6 @@ OPERATING = {
 ROUTES = (
     web.get("/", welcome, allow_head=False),
     web.get("/version", version, allow_head=False),
+    web.get("/v1/version", version, allow_head=False),
     web.get("/openapi.json", describe, allow_head=False),
 )

@@ -7,6 +7,7 @@ from aiohttp import web
 from services.api import jsontext, openapi
 from services.api.bodies import read_body
 from services.api.call_schemas import TaskReport, TaskView
+from services.api.calls import STATUSES
 from services.api.problems import BadRequest, NotFound
 from services.api.reservations import Report, Reservations, task_json
 
@@ -49,13 +50,15 @@ async def acknowledge(request: web.Request) -> web.Response:
 
 def _report(value: Any) -> Report:  # noqa: ANN401 (any JSON)
     """Return what a worker says; fields other than these are the task's own, and known."""
-    fields = value if isinstance(value, dict) else {}
+    fields = {k.lower(): v for k, v in value.items()} if isinstance(value, dict) else {}
     if not isinstance(fields.get("id"), str):
         raise BadRequest('id must be a string: write {"id": "<the task\'s id>"}')
     said = {name: fields.get(name) for name in ("status", "error", "reason")}
     for name, text in said.items():
         if not isinstance(text, str | None):
             raise BadRequest(f"{name} must be a string")
+    if said["status"] and said["status"] not in STATUSES:
+        raise BadRequest(f"status must be one of {', '.join(STATUSES)}, not {said['status']!r}")
     return Report(fields["id"], **{name: text for name, text in said.items() if text})
 
 

@@ -12,6 +12,9 @@ from aiohttp import web
 from services.api.app import build_app
 from services.api.settings import Settings
 from shared import clock, keys, messages, scripts, streams, tasks
+from tests.conftest import eventually
+
+RUNNER_ID = "r1"
 
 #: What a fake function answers to a call.
 Function = Callable[[messages.CallHead, messages.Parcel], messages.Outcome]
@@ -45,12 +48,13 @@ class EchoRunner:
 
     async def _run(self) -> None:
         positions = {keys.calls(mode): "0-0" for mode in self.modes}
-        while True:
-            found = await streams.read_streams(self.redis, positions, count=100)
-            for stream, entries in found.items():
-                for entry in entries:
-                    await self.working.wait()
-                    await self._end(stream, entry)
+        async with streams.Tail(self.redis) as tail:
+            while True:
+                found = await tail.read(positions, count=100)
+                for stream, entries in found.items():
+                    for entry in entries:
+                        await self.working.wait()
+                        await self._end(stream, entry)
 
     async def _end(self, stream: str, entry: streams.Entry) -> None:
         head = messages.decode(entry[1][b"h"], messages.CallHead)
@@ -62,6 +66,63 @@ class EchoRunner:
         command = scripts.end(stream, entry[0], _record(head, outcome), reply, head.reply_to)
         if not await self.redis.execute_command(*command):
             self.seen.pop()  # somebody else has taken it
+
+
+@dataclass
+class Streaming:
+    """A sync call that a test answers part by part, as a runner would."""
+
+    redis: streams.Redis
+    entry_id: bytes
+    head: messages.CallHead
+    sent_bytes: int = 0
+
+    @classmethod
+    async def next(cls, redis: streams.Redis) -> "Streaming":
+        """Return the call that has waited longest, as soon as there is one."""
+
+        async def waiting() -> Any:
+            return await redis.xrange(keys.CALLS_SYNC, count=1)
+
+        found: Any = await eventually(waiting)
+        [(entry_id, fields)] = found
+        await streams.make_group(redis, keys.runner(RUNNER_ID), keys.RUNNER_GROUP)
+        return cls(redis, entry_id, messages.decode(fields[b"h"], messages.CallHead))
+
+    async def begin(self, status: int = 200, *headers: tuple[str, str]) -> None:
+        """Send the answer's head."""
+        await self._send(messages.StreamHead(self.head.call_id, RUNNER_ID, status, headers))
+
+    async def send(self, *chunks: bytes) -> None:
+        """Send bytes, whatever the caller has taken."""
+        for data in chunks:
+            await self._send(messages.StreamChunk(self.head.call_id, data))
+            self.sent_bytes += len(data)
+
+    async def _send(self, part: messages.StreamHead | messages.StreamChunk) -> None:
+        await self.redis.execute_command(*scripts.reply_part(self.head.reply_to, part))
+
+    async def end(self, outcome: messages.Outcome | None = None) -> None:
+        """End the answer, well if nothing else is said."""
+        outcome = outcome or messages.Answered(b"")
+        reply = messages.Reply(self.head.call_id, outcome)
+        record = _record(self.head, outcome)
+        await self.redis.execute_command(
+            *scripts.end(keys.CALLS_SYNC, self.entry_id, record, reply, self.head.reply_to)
+        )
+
+    async def taken_bytes(self) -> int:
+        """Return how much the api says that the caller has taken."""
+        entries: Any = await self.redis.xrange(keys.runner(RUNNER_ID))
+        said = [messages.decode(fields[b"m"], messages.More) for _, fields in entries]
+        assert {more.call_id for more in said} <= {self.head.call_id}
+        return max((more.taken_bytes for more in said), default=0)
+
+    async def was_cancelled(self) -> bool:
+        """Tell whether the scheduler was told to stop the call."""
+        told: Any = await self.redis.xrange(keys.EVENTS)
+        cancel = messages.encode(messages.CancelCall(self.head.call_id))
+        return cancel in [fields[b"m"] for _, fields in told]
 
 
 def _record(head: messages.CallHead, outcome: messages.Outcome) -> messages.Record:

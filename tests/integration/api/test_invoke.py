@@ -129,6 +129,7 @@ async def test_failures(
             "error": error,
         }
         assert response.headers["X-A"] == "1"
+        assert "start;dur=1.0, run;dur=2.0" in response.headers["Server-Timing"]
         assert ("Retry-After" in response.headers) is (status == 503)
 
 
@@ -139,6 +140,11 @@ async def test_unknown_app_and_route(api: Api) -> None:
     for path in ("/r/a/g", "/r/a", "/r/a/"):
         status, body = await api.json("POST", path)
         assert (status, body["error"]["message"]) == (404, "Route not found on that application")
+
+
+async def test_a_call_of_the_unknown_has_its_id_in_the_header_too(api: Api) -> None:
+    async with api.ask("POST", "/r/nobody/f") as response:
+        assert (await response.json())["request_id"] == response.headers["X-Call-Id"]
 
 
 @pytest.mark.parametrize("path", ["/r/a//f", "/r/a/%2Ff", "/r/a/f/", "/r/a/x/../f"])

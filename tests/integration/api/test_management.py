@@ -71,6 +71,8 @@ async def test_a_route_lives_and_dies(client: Client) -> None:
             "idle_timeout": 30,
             "config": {},
             "jwt_key": "",
+            "isolation": "sandbox",
+            "min_sandboxes": 0,
         },
     }
     patch = {"route": {"timeout": 60, "memory": 0, "headers": {"x-a": ["1"]}, "jwt_key": "k"}}
@@ -107,6 +109,28 @@ async def test_a_route_lives_and_dies(client: Client) -> None:
         200,
         {"message": "Sucessfully listed routes", "routes": []},
     )
+
+
+async def test_how_calls_share_sandboxes_is_kept_and_can_be_taken_back(client: Client) -> None:
+    chosen = {"format": "http-stream", "isolation": "call", "min_sandboxes": 3}
+    body = {"route": {**HELLO["route"], **chosen}}
+    status, made = await ask(client, "POST", "/v1/apps/myapp/routes", body)
+    assert status == 200
+    assert chosen.items() <= made["route"].items()
+    for patch, expected in (
+        ({"timeout": 5}, 3),
+        ({"min_sandboxes": None}, 3),
+        ({"min_sandboxes": 0}, 0),
+    ):
+        url = "/v1/apps/myapp/routes/hello"
+        status, changed = await ask(client, "PATCH", url, {"route": patch})
+        assert status == 200
+        assert changed["route"]["min_sandboxes"] == expected
+    assert (await ask(client, "GET", "/v1/apps/myapp/routes/hello"))[1]["route"] == {
+        **made["route"],
+        "timeout": 5,
+        "min_sandboxes": 0,
+    }
 
 
 async def test_the_guides_commands_work_verbatim(client: Client) -> None:
@@ -324,7 +348,8 @@ async def test_the_front_page_version_and_health(client: Client) -> None:
         200,
         {"goto": "https://github.com/iron-io/functions", "hello": "world!"},
     )
-    assert (await ask(client, "GET", "/version"))[0] == 200
+    for path in ("/version", "/v1/version"):
+        assert (await ask(client, "GET", path))[0] == 200
     assert await ask(client, "GET", "/healthz") == (200, {"status": "ok"})
     async with client.get("/metrics") as response:
         text = await response.text()

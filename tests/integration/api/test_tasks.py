@@ -91,11 +91,32 @@ async def test_bytes_and_large_payloads_come_whole(api: Api, path: str) -> None:
         assert (status, task["id"]) == (202, call_id)
 
 
-@pytest.mark.parametrize("body", ["", "{}", "null", "[]", '{"id": 7}', '{"id": "x", "error": 1}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{}",
+        "null",
+        "[]",
+        '{"id": 7}',
+        '{"id": "x", "error": 1}',
+        '{"id": "x", "status": "sucess"}',
+    ],
+)
 async def test_a_report_that_lacks_fields_is_400(api: Api, body: str) -> None:
     status, answer = await api.json("DELETE", "/tasks", data=body)
     assert status == 400
     assert answer["error"]["message"]
+
+
+async def test_a_reserved_task_counts_as_running_until_it_is_acknowledged(
+    api: Api, path: str
+) -> None:
+    call_id = await accept(api, path)
+    await api.json("GET", "/tasks")
+    assert (await api.json("GET", "/stats"))[1] == {"Queue": 0, "Running": 1, "Complete": 0}
+    assert (await api.json("DELETE", "/tasks", json={"ID": call_id}))[0] == 202
+    assert (await api.json("GET", "/stats"))[1] == {"Queue": 0, "Running": 0, "Complete": 1}
 
 
 async def test_an_unknown_task_is_404(api: Api) -> None:

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.runner import containers, runs
+from services.runner import containers
 from services.runner.engine import EngineError
-from shared import messages, streams
-from tests.conftest import eventually
-from tests.integration.runner.conftest import BUSYBOX, NETWORK, Bench, head, shell
+from shared import streams
+from tests.integration.runner.bench import NETWORK, Bench
+from tests.integration.runner.functions import BUSYBOX, shell
 
 
 @pytest.fixture
@@ -35,39 +35,35 @@ async def host_server(bench: Bench) -> AsyncIterator[tuple[str, int]]:
 async def test_the_world_is_in_reach(bench: Bench, host_server: tuple[str, int]) -> None:
     address, port = host_server
     result = await bench.run(f"nc -w 3 {address} {port} </dev/null")
-    assert result.stdout == b"hello from the world\n"
+    assert result.body == b"hello from the world\n"
 
 
 async def test_redis_on_another_network_is_out_of_reach(bench: Bench, redis: streams.Redis) -> None:
     address = redis.connection_pool.connection_kwargs["host"]
     assert await redis.ping()
     script = f"echo PING | nc -w 2 {address} 6379 && echo reached"
-    assert b"reached" not in (await bench.run(script)).stdout
+    assert b"reached" not in (await bench.run(script)).body
 
 
 async def test_another_function_is_out_of_reach(bench: Bench) -> None:
-    image = await shell(bench.docker, "hostname -i; nc -l -p 7000 -e echo reached & sleep 600")
-    running, stop = asyncio.Event(), asyncio.Event()
-    address: list[str] = []
+    image = await shell(bench.docker, "nc -l -p 7000 -e echo reached & sleep 600")
+    other = await bench.open(image, app="other")
+    caller = other.begin()
+    (address,) = await addresses(bench)
+    result = await bench.run(f"nc -w 2 {address} 7000 </dev/null; echo over")
+    assert result.body == b"over\n"
+    assert not caller.over
 
-    async def listening() -> None:
-        job_head = head(image=image, app="other")
-        job = runs.Job(job_head, messages.Parcel({}, {}, b""))
-        async with bench.sandboxes.run(job, running.set, stop):
-            pass
 
-    other = asyncio.create_task(listening())
-    await running.wait()
-
-    async def find() -> str:
-        address.extend(await addresses(bench))
-        return address[0] if address else ""
-
-    await eventually(find)
-    result = await bench.run(f"nc -w 2 {address[0]} 7000 </dev/null; echo over")
-    stop.set()
-    await other
-    assert result.stdout == b"over\n"
+async def test_what_a_call_listens_at_is_gone_by_the_next(bench: Bench) -> None:
+    image = await shell(
+        bench.docker,
+        "nc -w 1 127.0.0.1 7000 </dev/null; nc -l -p 7000 -e echo reached & "
+        "until netstat -lt | grep -q 7000; do sleep 0.01; done",
+    )
+    async with bench.opened(image) as box:
+        for _ in range(3):
+            assert await box.answer() == b""
 
 
 async def addresses(bench: Bench) -> list[str]:
@@ -81,16 +77,16 @@ async def addresses(bench: Bench) -> list[str]:
 
 async def test_a_call_leaves_nothing_in_its_namespace_for_the_next(bench: Bench) -> None:
     result = await bench.run("echo 6.6.6.6 evil >> /etc/hosts; echo x > /etc/resolv.conf; echo $?")
-    assert result.stdout == b"1\n"
+    assert result.body == b"1\n"
     again = await bench.run("cat /etc/hosts /etc/resolv.conf; nc -l -p 7000 & sleep 0.1")
-    assert b"evil" not in again.stdout
+    assert b"evil" not in again.body
 
 
 async def test_the_engine_is_out_of_reach(bench: Bench) -> None:
     result = await bench.run(
         "ls /var/run/docker.sock /run/docker.sock; mount | grep -c docker.sock"
     )
-    assert b"0\n" in result.stdout
+    assert b"0\n" in result.body
 
 
 async def test_a_network_that_does_not_isolate_is_refused(bench: Bench) -> None:

@@ -1,6 +1,7 @@
 """Does a whole runner do what the scheduler and the api rely on? Real Redis, real engine."""
 
 import asyncio
+import json
 import secrets
 import subprocess
 import sys
@@ -15,17 +16,20 @@ import msgspec
 import pytest
 
 from services.runner import __main__ as process
-from services.runner import containers, engine
+from services.runner import containers, engine, janitor, sandbox
 from services.runner.holders import Holders
 from services.runner.service import Runner
 from services.runner.settings import Settings
 from services.runner.upkeep import Upkeep
-from shared import clock, ids, keys, messages, scripts, streams
+from shared import clock, ids, keys, messages, scripts, streaming, streams
 from tests.conftest import eventually
-from tests.integration.runner.conftest import DOCKER_HOST, NETWORK, PARCEL, head, shell
+from tests.integration.runner.bench import DOCKER_HOST, NETWORK, PARCEL, head
+from tests.integration.runner.functions import program, shell
 
 API = "api-test"
+MEMORY_MB = 2048
 EVENT: Any = messages.Event
+PART: Any = messages.ReplyPart
 
 
 @dataclass
@@ -34,6 +38,7 @@ class Life:
 
     runner_id: str
     platform: str
+    folder: Path
     runner: Runner
     holders: Holders
     redis: streams.Redis
@@ -62,6 +67,10 @@ class Life:
         entry_id: Any = await self.redis.xadd(keys.runner(self.runner_id), fields)
         return bytes(entry_id)
 
+    async def more(self, call_id: str, taken_bytes: int) -> None:
+        message = messages.encode(messages.More(call_id, taken_bytes))
+        await self.redis.xadd(keys.runner(self.runner_id), {"k": "more", "m": message})
+
     async def cancel(self, call_id: str) -> None:
         message = messages.encode(messages.Cancel(call_id))
         await self.redis.xadd(keys.runner(self.runner_id), {"k": "cancel", "m": message})
@@ -70,13 +79,59 @@ class Life:
         """Return the only reply to a call."""
 
         async def replies() -> list[messages.Reply]:
-            raw: Any = await self.redis.xrange(keys.reply(API))
-            found = [messages.decode(f[b"m"], messages.Reply) for _, f in raw if b"m" in f]
-            return [reply for reply in found if reply.call_id == call_id]
+            parts = await self.parts(call_id)
+            return [part for part in parts if isinstance(part, messages.Reply)]
 
         found: Any = await eventually(replies, 30)
         (only,) = found
         return only
+
+    async def parts(self, call_id: str) -> list[messages.ReplyPart]:
+        """Return what the api has been told of the answer to a call, in its order."""
+        raw: Any = await self.redis.xrange(keys.reply(API))
+        found = [messages.decode(f[b"m"], PART) for _, f in raw if b"m" in f]
+        return [part for part in found if part.call_id == call_id]
+
+    async def body(self, call_id: str) -> bytes:
+        """Return what has come of a streamed answer."""
+        parts = await self.parts(call_id)
+        return b"".join(part.data for part in parts if isinstance(part, messages.StreamChunk))
+
+    async def answer(self, image: str, **changes: Any) -> bytes:
+        """Return the answer of a function to a call."""
+        call = sync(image, **changes)
+        await self.assign(call)
+        outcome = (await self.reply(call.call_id)).outcome
+        assert isinstance(outcome, messages.Answered), outcome
+        await self.freed(call.call_id)
+        return outcome.body
+
+    async def code(self, image: str, payload: bytes, **changes: Any) -> str:
+        """Return how a call ends: the code of its failure, or "ok"."""
+        call = sync(image, **changes)
+        await self.assign(call, msgspec.structs.replace(PARCEL, payload=payload))
+        outcome = (await self.reply(call.call_id)).outcome
+        return outcome.code if isinstance(outcome, messages.Failed) else "ok"
+
+    async def running(self, call_id: str) -> None:
+        """Wait until a call runs, and has done so for a while."""
+
+        async def told() -> bool:
+            return bool(await self.records(call_id))
+
+        await eventually(told, 20)
+
+    async def sandboxes(self, count: int) -> list[str]:
+        """Wait until there are so many sandboxes in the engine; return their containers."""
+
+        async def so_many() -> list[str] | None:
+            async with engine_of(DOCKER_HOST) as real:
+                found = await real.labelled(self.platform)
+            ids = [one.container_id for one in found if one.sandbox_id]
+            return [*ids, "all"] if len(ids) == count else None
+
+        found: Any = await eventually(so_many, 20)
+        return list(found[:-1])
 
     async def records(self, call_id: str) -> list[messages.Record]:
         raw: Any = await self.redis.xrange(keys.FINISHED)
@@ -129,7 +184,7 @@ class Life:
 
 @asynccontextmanager
 async def living(
-    redis: streams.Redis, docker_host: str = DOCKER_HOST, **changes: Any
+    redis: streams.Redis, folder: sandbox.Places, docker_host: str = DOCKER_HOST, **changes: Any
 ) -> AsyncIterator[Life]:
     pool = redis.connection_pool.connection_kwargs
     configured = msgspec.convert(
@@ -137,6 +192,7 @@ async def living(
             "mq_url": f"redis://{pool['host']}:{pool['port']}",
             "platform_name": f"test-{secrets.token_hex(4)}",
             "docker_host": docker_host,
+            "runner_folder": str(folder.here),
             "runner_network": NETWORK,
             "namespace_spares": 0,
             "drain_grace_s": 10.0,
@@ -146,17 +202,25 @@ async def living(
     )
     runner_id = ids.new_process_id("runner")
     owner = containers.Owner(configured.platform_name, runner_id)
+    where = own_place(folder, runner_id)
     stop = asyncio.Event()
     async with process.connected_engine(configured) as real:
         info = await process.first_info(real, stop)
-        async with process.world(configured, [], owner, real, info) as world:
-            runner = Runner(runner_id, configured, world)
+        async with process.world(configured, [], owner, real, starts=4, where=where) as world:
+            runner = Runner(runner_id, configured, world, MEMORY_MB)
             upkeep = Upkeep(runner_id, configured, world, info, runner)
             task = asyncio.create_task(
                 process.live(runner, upkeep, world, configured.drain_grace_s, stop)
             )
             life = Life(
-                runner_id, configured.platform_name, runner, world.holders, redis, stop, task
+                runner_id,
+                configured.platform_name,
+                where.here,
+                runner,
+                world.holders,
+                redis,
+                stop,
+                task,
             )
             await redis.xadd(keys.reply(API), {"start": "1"})
             await life.heartbeat(lambda beat: beat.able)
@@ -164,12 +228,28 @@ async def living(
             if not life.left:
                 await life.leave()
         assert await real.labelled(configured.platform_name) == []
+    assert sorted(path.name for path in where.here.iterdir()) == ["init"]
+
+
+def own_place(folder: sandbox.Places, runner_id: str) -> sandbox.Places:
+    """Return a runner's own folder, made as its process makes it."""
+    here = folder.here / janitor.folder_name(runner_id)
+    here.mkdir()
+    (here / "init").hardlink_to(folder.here / "init")
+    return sandbox.Places(here, here)
 
 
 @pytest.fixture
-async def life(redis: streams.Redis) -> AsyncIterator[Life]:
-    async with living(redis) as made:
+async def life(redis: streams.Redis, places: sandbox.Places) -> AsyncIterator[Life]:
+    async with living(redis, places) as made:
         yield made
+
+
+@asynccontextmanager
+async def engine_of(docker_host: str) -> AsyncIterator[engine.Engine]:
+    real = engine.Engine(docker_host)
+    yield real
+    await real.close()
 
 
 async def waiting(redis: streams.Redis) -> list[messages.CallHead]:
@@ -254,11 +334,7 @@ async def test_a_deadline_holds_although_the_timeout_is_later(
 async def test_a_caller_who_leaves_stops_the_function(life: Life, docker: aiodocker.Docker) -> None:
     call = sync(await shell(docker, "sleep 600"))
     await life.assign(call)
-
-    async def running() -> bool:
-        return bool(await life.records(call.call_id))
-
-    await eventually(running, 20)
+    await life.running(call.call_id)
     await life.cancel(call.call_id)
     record = await life.end(call.call_id)
     assert (record.status, record.code) == ("cancelled", "cancelled")
@@ -303,11 +379,7 @@ async def test_draining_finishes_what_runs_and_hands_back_what_comes(
 ) -> None:
     call = sync(await shell(docker, "sleep 3; echo done"))
     await life.assign(call)
-
-    async def running() -> bool:
-        return bool(await life.records(call.call_id))
-
-    await eventually(running, 20)
+    await life.running(call.call_id)
     leaving = asyncio.create_task(life.leave())
     await life.heartbeat(lambda beat: beat.draining)
     late = sync(call.image)
@@ -319,18 +391,15 @@ async def test_draining_finishes_what_runs_and_hands_back_what_comes(
 
 
 async def test_what_does_not_finish_in_the_grace_goes_back_or_fails(
-    redis: streams.Redis, docker: aiodocker.Docker
+    redis: streams.Redis, docker: aiodocker.Docker, places: sandbox.Places
 ) -> None:
-    async with living(redis, drain_grace_s=0.5) as life:
+    async with living(redis, places, drain_grace_s=0.5) as life:
         image = await shell(docker, "sleep 600")
         kept, lost = asynchronous(image), sync(image)
         await life.assign(kept)
         await life.assign(lost)
-
-        async def running() -> bool:
-            return bool(await life.records(kept.call_id) and await life.records(lost.call_id))
-
-        await eventually(running, 20)
+        await life.running(kept.call_id)
+        await life.running(lost.call_id)
         await life.leave()
         outcome = (await life.reply(lost.call_id)).outcome
         assert isinstance(outcome, messages.Failed)
@@ -339,7 +408,10 @@ async def test_what_does_not_finish_in_the_grace_goes_back_or_fails(
 
 
 async def test_leftovers_are_removed_at_the_start_but_not_a_siblings(
-    redis: streams.Redis, container_engine: engine.Engine, docker: aiodocker.Docker
+    redis: streams.Redis,
+    container_engine: engine.Engine,
+    docker: aiodocker.Docker,
+    places: sandbox.Places,
 ) -> None:
     platform = f"test-{secrets.token_hex(4)}"
     image = await shell(docker, "sleep 600")
@@ -351,7 +423,7 @@ async def test_leftovers_are_removed_at_the_start_but_not_a_siblings(
     beat = messages.Heartbeat("sibling", "e", clock.epoch_ms() + 60_000, 1, 1.0, "amd64")
     await redis.hset(keys.RUNNERS, "sibling", messages.encode(beat))
     try:
-        async with living(redis, platform_name=platform):
+        async with living(redis, places, platform_name=platform):
 
             async def swept() -> bool:
                 found = {f.container_id for f in await container_engine.labelled(platform)}
@@ -426,34 +498,62 @@ class CuttableEngine:
 
 @pytest.mark.skipif(not DOCKER_HOST.startswith("unix://"), reason="cuts a unix socket")
 async def test_an_engine_that_goes_and_comes_back(
-    redis: streams.Redis, docker: aiodocker.Docker, tmp_path: Path
+    redis: streams.Redis, docker: aiodocker.Docker, tmp_path: Path, places: sandbox.Places
 ) -> None:
+    """What runs goes on, for the engine is not on its way; what waits goes back at once."""
     way = CuttableEngine(tmp_path / "docker.sock")
     await way.connect()
-    async with living(redis, docker_host=f"unix://{way.path}") as life:
-        image = await shell(docker, "sleep 600")
-        kept, lost = asynchronous(image), sync(image)
-        await life.assign(kept)
-        await life.assign(lost)
-
-        async def running() -> bool:
-            return bool(await life.records(kept.call_id) and await life.records(lost.call_id))
-
-        await eventually(running, 20)
+    async with living(redis, places, docker_host=f"unix://{way.path}") as life:
+        runs = sync(await shell(docker, "until test -e /tmp/go; do sleep 0.05; done; echo done"))
+        await life.assign(runs)
+        await life.running(runs.call_id)
+        (container_id,) = await life.sandboxes(1)
         await way.cut()
-        outcome = (await life.reply(lost.call_id)).outcome
-        assert isinstance(outcome, messages.Failed)
-        assert outcome.code == "unavailable"
         await life.heartbeat(lambda beat: not beat.able)
-        await life.freed(kept.call_id)
-        assert [call.attempt for call in await waiting(redis)] == [2]
+        image = await shell(docker, "echo fine")
+        await life.assign(sync(image, path="/waits"))
+        await life.assign(asynchronous(image, path="/waits"))
+
+        async def back() -> bool:
+            there = [call.attempt for call in await waiting(redis)] == [1]
+            return there and await redis.xlen(keys.CALLS_SYNC) == 1
+
+        await eventually(back)
+        await inside(docker, container_id, "touch /tmp/go")
+        assert (await life.reply(runs.call_id)).outcome == messages.Answered(b"done\n")
         await way.connect()
         await life.heartbeat(lambda beat: beat.able)
-        again = sync(await shell(docker, "echo fine"))
-        await life.assign(again)
-        assert (await life.reply(again.call_id)).outcome == messages.Answered(b"fine\n")
+        assert await life.answer(image, path="/again") == b"fine\n"
         await remove_left_behind(life)
     await way.cut()
+
+
+async def inside(docker: aiodocker.Docker, container_id: str, script: str) -> None:
+    """Do something in a sandbox from the outside."""
+    done = await docker.containers.container(container_id).exec(["sh", "-c", script])
+    await done.start(detach=True)
+
+
+async def test_calls_whose_sandboxes_end_under_them(life: Life, docker: aiodocker.Docker) -> None:
+    """As when their engine dies: the async one is run again, the sync one never."""
+    image = await shell(docker, "sleep 600")
+    kept, lost = asynchronous(image, path="/kept"), sync(image, path="/lost")
+    for call in (kept, lost):
+        await life.assign(call)
+        await life.running(call.call_id)
+    for container_id in await life.sandboxes(2):
+        await docker.containers.container(container_id).kill()
+    outcome = (await life.reply(lost.call_id)).outcome
+    assert isinstance(outcome, messages.Failed)
+    assert outcome.code == "unavailable"
+
+    async def back() -> bool:
+        return [call.attempt for call in await waiting(life.redis)] == [2]
+
+    await eventually(back, 20)
+    await life.freed(kept.call_id)
+    await life.freed(lost.call_id)
+    await life.sandboxes(0)
 
 
 async def remove_left_behind(life: Life) -> None:
@@ -478,6 +578,206 @@ async def test_an_entry_that_was_reclaimed_gets_no_second_end(
     await life.redis.execute_command(*scripts.move_back(life.runner_id, entry_id, call))
     await life.freed(call.call_id)
     assert [r for r in await life.records(call.call_id) if r.status in messages.ENDED] == []
+
+
+# Sandboxes.
+
+
+async def test_calls_of_a_route_follow_each_other_in_one_sandbox(
+    life: Life, docker: aiodocker.Docker
+) -> None:
+    image = await shell(docker, "cat /tmp/left 2>/dev/null; echo $CALL >> /tmp/left")
+    assert [await life.answer(image) for _ in range(3)] == [b"", b"\n", b"\n\n"]
+    await life.sandboxes(1)
+    await life.heartbeat(lambda beat: [s.idle for s in beat.sandboxes] == [1])
+
+
+async def test_each_call_gets_a_sandbox_of_its_own_if_its_route_says_so(
+    life: Life, docker: aiodocker.Docker
+) -> None:
+    image = await shell(docker, "cat /tmp/left 2>/dev/null; echo x > /tmp/left")
+    answers = [await life.answer(image, isolation="call") for _ in range(4)]
+    assert answers == [b""] * 4
+
+
+async def test_an_idle_sandbox_goes_after_its_time(life: Life, docker: aiodocker.Docker) -> None:
+    call = sync(await shell(docker, "echo fine"))
+    await life.assign(call, msgspec.structs.replace(PARCEL, idle_timeout_s=1))
+    await life.reply(call.call_id)
+    await life.sandboxes(1)
+    await life.sandboxes(0)
+    await life.heartbeat(lambda beat: not beat.sandboxes)
+
+
+async def test_sandboxes_are_kept_ready(life: Life, docker: aiodocker.Docker) -> None:
+    image = await shell(docker, "echo fine")
+    wanted = messages.Wanted(
+        "app", "/p", image, 64, 1.0, "default", "sandbox", 0, "key", 1, {}, 1, 2
+    )
+    await life.redis.hset(keys.WANTED, "app\n/p", messages.encode(wanted))
+    await life.heartbeat(lambda beat: [s.idle for s in beat.sandboxes] == [2])
+    made = set(await life.sandboxes(2))
+    assert await life.answer(image, sandbox_key="key", revision=1) == b"fine\n"
+    for container_id in made:
+        await docker.containers.container(container_id).kill()
+
+    async def made_anew() -> bool:
+        return not made & set(await life.sandboxes(2))
+
+    await eventually(made_anew, 20)
+    await life.redis.hdel(keys.WANTED, "app\n/p")
+    await life.sandboxes(0)
+
+
+async def test_a_changed_route_gets_new_sandboxes(life: Life, docker: aiodocker.Docker) -> None:
+    """Calls of the old one that run are not disturbed."""
+    image = await shell(docker, "sleep $S; echo $A")
+    old = sync(image, sandbox_key="old", revision=1)
+    await life.assign(old, msgspec.structs.replace(PARCEL, config_env={"A": "1", "S": "2"}))
+    await life.running(old.call_id)
+    new = sync(image, sandbox_key="new", revision=2)
+    await life.assign(new, msgspec.structs.replace(PARCEL, config_env={"A": "2", "S": "0"}))
+    assert (await life.reply(new.call_id)).outcome == messages.Answered(b"2\n")
+    assert (await life.reply(old.call_id)).outcome == messages.Answered(b"1\n")
+    await life.heartbeat(lambda beat: [s.sandbox_key for s in beat.sandboxes] == ["new"])
+    await life.sandboxes(1)
+
+
+async def test_an_image_built_anew_gets_new_sandboxes(life: Life, docker: aiodocker.Docker) -> None:
+    name = f"millrace-test/anew-{secrets.token_hex(4)}"
+    for word in ("one", "two"):
+        made = await shell(docker, f"echo {word}")
+        await docker.images.tag(made, name, tag="1")
+
+        async def answers(expected: bytes = f"{word}\n".encode()) -> bool:
+            return await life.answer(f"{name}:1") == expected
+
+        await eventually(answers, 20)
+    await life.sandboxes(1)
+    await docker.images.delete(f"{name}:1")
+
+
+async def test_a_caller_who_leaves_before_the_sandbox_is_there(
+    life: Life, docker: aiodocker.Docker
+) -> None:
+    """Nothing of its call is run."""
+    image = await program(docker, "puppet")
+    config = {"PUPPET_START": json.dumps([("sleep", 1.0)])}
+    call = sync(image, format="http-stream")
+    await life.assign(call, msgspec.structs.replace(PARCEL, config_env=config))
+    await life.sandboxes(1)
+    await life.cancel(call.call_id)
+    record = await life.end(call.call_id)
+    assert (record.status, record.code, record.started_ms) == ("cancelled", "cancelled", None)
+    await life.freed(call.call_id)
+
+
+async def test_a_burst_of_calls_to_a_new_route(life: Life, docker: aiodocker.Docker) -> None:
+    image = await shell(docker, "cat")
+    calls = [sync(image) for _ in range(64)]
+    for call in calls:
+        parcel = msgspec.structs.replace(PARCEL, payload=call.call_id.encode())
+        await life.assign(call, parcel)
+    for call in calls:
+        reply = await life.reply(call.call_id)
+        assert reply.outcome == messages.Answered(call.call_id.encode())
+
+
+# Functions that live on.
+
+
+def does(*steps: tuple[str, Any]) -> bytes:
+    return json.dumps({"steps": steps}).encode()
+
+
+@pytest.mark.parametrize("how", ["http", "json", "http-stream"])
+async def test_how_calls_of_a_function_that_lives_on_may_end(
+    life: Life, docker: aiodocker.Docker, how: str
+) -> None:
+    """Each has its code, and none harms the call after it."""
+    image = await program(docker, "puppet")
+    nonsense = ("write", "bm9uc2Vuc2UK")
+    harms = {
+        "exit": does(("exit", 3)),
+        "signal": does(("kill", 9)),
+        "out_of_memory": does(("memory", 0)),
+        "bad_answer": does(nonsense),
+        "timeout": does(("sleep", 600)),
+    }
+    for code, payload in harms.items():
+        timeout_ms = 1000 if code == "timeout" else 30_000
+        assert await life.code(image, payload, format=how, timeout_ms=timeout_ms) == code
+        assert await life.code(image, b"fine", format=how) == "ok"
+
+
+@pytest.mark.parametrize("how", ["http", "json", "http-stream"])
+async def test_a_function_that_exits_when_it_is_idle_is_started_again(
+    life: Life, docker: aiodocker.Docker, how: str
+) -> None:
+    """Also if a call has been given to it by then."""
+    image = await program(docker, "puppet")
+    for delay_s in (0.0, 0.001, 0.003, 0.01, 0.03):
+        leaving = does(("answer", "fine"), ("sleep", delay_s), ("exit", 3))
+        assert await life.code(image, leaving, format=how) == "ok"
+        if how != "http-stream":
+            assert await life.code(image, b"next", format=how) == "ok"
+        else:
+            # A connection does not say whether what went into it was read.
+            assert await life.code(image, b"next", format=how) in {"ok", "exit"}
+
+
+async def test_a_function_that_cannot_even_start_is_not_tried_for_ever(
+    life: Life, docker: aiodocker.Docker
+) -> None:
+    image = await program(docker, "puppet", "ENV PUPPET_START='[[\"exit\", 3]]'")
+    for how in ("http", "json", "http-stream"):
+        assert await life.code(image, b"x", format=how, path=f"/{how}") == "exit"
+
+
+@pytest.mark.parametrize("how", ["http", "http-stream"])
+async def test_a_streamed_answer_goes_on_as_it_is_taken(
+    life: Life, docker: aiodocker.Docker, how: str
+) -> None:
+    call = sync(await program(docker, "puppet"), format=how)
+    size = 4 * 1024 * 1024
+    payload = does(("begin", "a/b"), ("chunks", (size // 1024, 1024)), ("write", "MA0KDQo="))
+    await life.assign(call, msgspec.structs.replace(PARCEL, payload=payload))
+    taken = 0
+    while taken < size:
+
+        async def stopped(before: int = taken) -> int | None:
+            got = len(await life.body(call.call_id))
+            return got if got >= min(before + streaming.WINDOW_BYTES, size) else None
+
+        got: Any = await eventually(stopped, 20)
+        assert got < taken + streaming.UNTAKEN_MAX_BYTES
+        taken = got
+        await life.more(call.call_id, taken)
+    begun, *_ = await life.parts(call.call_id)
+    assert isinstance(begun, messages.StreamHead)
+    assert (begun.runner_id, begun.status) == (life.runner_id, 200)
+    assert (await life.reply(call.call_id)).outcome == messages.Answered(b"", 200, begun.headers)
+    await life.freed(call.call_id)
+    await eventually(life.stream_is_empty)
+
+
+async def test_a_caller_who_leaves_stops_a_streamed_answer(
+    life: Life, docker: aiodocker.Docker
+) -> None:
+    call = sync(await program(docker, "puppet"), format="http")
+    payload = does(("begin", "a/b"), ("chunks", (99_999, 1024)))
+    await life.assign(call, msgspec.structs.replace(PARCEL, payload=payload))
+
+    async def begun() -> bool:
+        return len(await life.body(call.call_id)) >= streaming.WINDOW_BYTES
+
+    await eventually(begun, 20)
+    await life.cancel(call.call_id)
+    assert (await life.end(call.call_id)).code == "cancelled"
+    await life.freed(call.call_id)
+
+
+# The process.
 
 
 def test_bad_settings_end_the_process_with_one_line() -> None:

@@ -62,6 +62,41 @@ def test_a_function_that_speaks_http_sets_status_and_headers_below_the_routes() 
     assert (headers["x-a"], headers["content-type"]) == ("route", "a/b")
 
 
+def test_nobody_but_the_platform_says_which_call_it_was() -> None:
+    answer = success(messages.Answered(b"x", 200, (("X-Call-ID", "forged"), ("Upgrade", "h2c"))))
+    named = [(name.lower(), value) for name, value in answer.headers]
+    assert [value for name, value in named if name == "x-call-id"] == ["id"]
+    assert "upgrade" not in dict(named)
+
+
+def test_a_streamed_answer_begins_as_a_whole_one_does() -> None:
+    head = messages.StreamHead("id", "r", 201, (("X-A", "function"), ("Content-Length", "5")))
+    route = answers.route_headers({"x-a": ["route"]})
+    answer = answers.begun("id", head, route, 12.34)
+    assert (answer.status, answer.body) == (201, b"")
+    assert [(name.lower(), value) for name, value in answer.headers] == [
+        ("x-a", "route"),
+        ("content-type", "application/octet-stream"),
+        ("x-call-id", "id"),
+        ("server-timing", "head;dur=12.3"),
+    ]
+
+
+@pytest.mark.parametrize("status", [-1, 0, 99, 101, 199, 600])
+def test_a_status_that_ends_no_exchange_is_unfit(status: int) -> None:
+    assert f"status {status};" in (answers.unfit(status, ()) or "")
+
+
+@pytest.mark.parametrize("header", [("X A", "1"), ("", "1"), ("X", "1\r\nY: 2"), ("X\n", "1")])
+def test_a_header_that_would_break_the_answer_is_unfit(header: tuple[str, str]) -> None:
+    assert "header that HTTP cannot carry" in (answers.unfit(200, [("A", "1"), header]) or "")
+
+
+@pytest.mark.parametrize("status", [200, 204, 404, 599])
+def test_what_http_can_carry_is_fit(status: int) -> None:
+    assert answers.unfit(status, [("Set-Cookie", "a=b; é"), ("X", "")]) is None
+
+
 @pytest.mark.parametrize("code", CODES)
 def test_a_failure_says_what_and_whose_fault(code: str) -> None:
     route = answers.route_headers({"X-A": ["1"], "Content-Type": ["image/png"]})
@@ -78,6 +113,14 @@ def test_a_failure_says_what_and_whose_fault(code: str) -> None:
     assert ("Retry-After" in headers) is (row.retry_after_s is not None)
 
 
+def test_a_failure_of_a_call_that_ran_says_where_the_time_went() -> None:
+    answer = answers.failed(
+        "id", "exit", "exit code 3", answers.RouteHeaders(), timing="queue;dur=1.0"
+    )
+    assert ("Server-Timing", "queue;dur=1.0") in answer.headers
+    assert [name for name, _ in answer.headers].count("X-Call-Id") == 1
+
+
 def test_an_async_call_gets_its_id() -> None:
-    answer = answers.accepted("id", ())
+    answer = answers.accepted("id", answers.RouteHeaders())
     assert (answer.status, json.loads(answer.body)) == (202, {"call_id": "id"})

@@ -2,9 +2,10 @@
 
 import pytest
 
-from services.api import calls, cursors, timestamps
+from services.api import calls, cursors
 from services.api.problems import BadRequest
 from services.api.records import Filter, first_id
+from shared import timestamps
 
 
 def test_all_filters_at_once() -> None:
@@ -18,6 +19,11 @@ def test_all_filters_at_once() -> None:
     }
     expected = Filter("/p", "error", 1769860800000, 1769860801000, "some-id")
     assert calls.wanted(query) == (expected, 7)
+
+
+@pytest.mark.parametrize("written", ["/a/b", "a/b", "//a/b/", "/a/./b"])
+def test_a_route_is_found_by_every_spelling_of_its_path(written: str) -> None:
+    assert calls.wanted({"route": written})[0] == Filter(path="/a/b")
 
 
 def test_no_filter_is_the_newest_hundred() -> None:

@@ -47,12 +47,20 @@ def test_one_comma_too_many_is_forgiven(value: object) -> None:
         (b'{"a": "\xff"}', "line 1 column 8"),
         (b"[" * 100_000, "nested too deeply"),
         (b"1" * 5000, "a number is too long"),
+        (b"[" * 600 + b'"\\u0041"' + b"]" * 600, "nested too deeply"),
     ],
 )
 def test_other_text_is_refused_with_its_place(text: bytes, where: str) -> None:
     with pytest.raises(BadRequest, match=r"^Invalid JSON: ") as refused:
         jsontext.parse(text)
     assert where in refused.value.message
+
+
+@pytest.mark.parametrize("end", [b"", b"\\"])
+def test_quotes_in_a_string_that_nobody_closes_are_read_once(end: bytes) -> None:
+    """Each quote used to be taken for a beginning: a megabyte took hours, and the loop stood."""
+    with pytest.raises(BadRequest, match="line 1 column 6: Unterminated string"):
+        jsontext.parse(b'{"a":"' + b'\\"' * 500_000 + end)
 
 
 def test_half_a_surrogate_pair_is_replaced() -> None:
@@ -74,16 +82,28 @@ def test_wrong_types_are_named_with_the_fix() -> None:
     }
 
 
+def test_a_wrong_value_that_is_large_or_deep_is_not_repeated() -> None:
+    deep = b'{"route": {"config": {"N": ' + b"[" * 950 + b"]" * 950 + b"}}}"
+    with pytest.raises(BadRequest) as refused:
+        reading.sent(deep, "route", schemas.RouteFields(), "Missing")
+    assert refused.value.message == ('Invalid JSON: route.config.N must be a string: write "..."')
+
+
 @pytest.mark.parametrize(
     ("fields", "failure"),
     [
         ({"path": "/%zz"}, "Path malformed"),
         ({"path": "/a?b"}, "Path malformed"),
+        ({"path": "/a%00b"}, "Path malformed"),
+        ({"path": "/a%0Ab"}, "Path malformed"),
         ({"path": "/%3Aa"}, "Dynamic URL is not allowed"),
         ({"memory": 5}, "Invalid route Memory: from 6 to 1048576 MB"),
         ({"timeout": 10**12}, "Invalid route timeout: from 1 to 86400 seconds"),
         ({"cpus": float("inf")}, "Invalid route CPUs: from 0.01 to 1024.0 cores"),
-        ({"format": "json"}, "Invalid route Format"),
+        ({"format": "xml"}, "Invalid route Format"),
+        ({"isolation": "none"}, "Invalid route Isolation"),
+        ({"min_sandboxes": -1}, "Negative MinSandboxes"),
+        ({"min_sandboxes": 101}, "Invalid route MinSandboxes: from 0 to 100 sandboxes"),
         ({"headers": {"A": ["x\r\nB: y"]}}, "Invalid route Headers: A has a line break"),
         ({"headers": {"a b": ["x"]}}, "Invalid route Headers: 'a b' is no header name"),
         ({"headers": {"Content-Length": ["1"]}}, "is decided by the platform"),
@@ -96,7 +116,9 @@ def test_routes_that_break_rules(fields: dict[str, Any], failure: str) -> None:
     assert failure in refused.value.message
 
 
-@pytest.mark.parametrize("config", [{"": "1"}, {"A=B": "1"}, {"A": "\0"}, {"A": "x" * 2**18}])
+@pytest.mark.parametrize(
+    "config", [{"": "1"}, {"A=B": "1"}, {"A": "\0"}, {"A": "x" * 2**17}, {"A": "x" * 2**18}]
+)
 def test_config_that_is_no_environment(config: dict[str, str]) -> None:
     with pytest.raises(validation.Invalid, match="Invalid app config"):
         validation.check_app(App("myapp", config))
@@ -110,6 +132,21 @@ def test_a_patch_leaves_what_it_does_not_say() -> None:
     patched = merging.patched_route(route, {"headers": {"X-A": ["2"], "x-new": ["3"]}})
     assert patched.headers == {"x-a": ["1", "2"], "X-New": ["3"]}
     assert merging.patched_route(patched, {"headers": {"X-a": []}}).headers == {"X-New": ["3"]}
+
+
+@pytest.mark.parametrize("word", ["default", "http", "json", "http-stream"])
+def test_every_format_can_be_asked_for(word: str) -> None:
+    validation.check_changed_fields({"format": word, "isolation": "call", "min_sandboxes": 100})
+
+
+def test_only_of_min_sandboxes_is_zero_a_change() -> None:
+    route = Route("a", "/b", "i", timeout=5, min_sandboxes=3)
+    assert merging.patched_route(route, {"timeout": 0}) == route
+    assert merging.patched_route(route, {"min_sandboxes": 0}).min_sandboxes == 0
+    assert merging.patched_route(route, {"min_sandboxes": 7}).min_sandboxes == 7
+    assert merging.new_route("a", {"path": "/b", "image": "i", "min_sandboxes": 0}) == Route(
+        "a", "/b", "i"
+    )
 
 
 @given(st.text())

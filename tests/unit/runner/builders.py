@@ -1,10 +1,11 @@
-"""Calls and results with defaults, so that a test spells out only what it is about."""
+"""Calls, kinds and results with defaults, so that a test spells out only what it is about."""
 
 from typing import Any
 
 import msgspec
 
 from services.runner import runs
+from services.runner.pool import Kind
 from shared import messages
 
 NOW_MS = 1_733_289_443_328
@@ -22,6 +23,8 @@ HEAD = messages.CallHead(
     deadline_ms=NOW_MS + 60_000,
     reply_to="api-1",
     timeout_ms=30_000,
+    sandbox_key="k",
+    revision=1,
 )
 
 
@@ -33,6 +36,20 @@ def async_head(**changes: Any) -> messages.CallHead:
     return head(
         **{"mode": "async", "deadline_ms": 0, "wait_until_ms": 0, "reply_to": "", **changes}
     )
+
+
+def kind(key: str = "k", **changes: Any) -> Kind:
+    """Return a kind of 100 MB of the route `/{key}`, unless `path` says another."""
+    usual: dict[str, Any] = {
+        "app": "a",
+        "path": f"/{key}",
+        "image": "img:1",
+        "memory_mb": 100,
+        "cpus": 1.0,
+        "format": "default",
+        "isolation": "sandbox",
+    }
+    return Kind(key, **{**usual, **changes})
 
 
 def exited(code: int = 0, stdout: bytes = b"", **more: Any) -> runs.Result:

@@ -2,6 +2,7 @@
 
 import doctest
 import struct
+from typing import Any
 
 import pytest
 
@@ -14,51 +15,103 @@ from services.runner import (
     heartbeat,
     janitor,
     pause,
+    processes,
+    protocol,
     settings,
     state,
 )
 from services.runner.namespaces import Namespace
-from shared import messages
+from shared import ids, messages
 from shared.errors import BadSettings, Undecodable
 from shared.settings import read
-from tests.unit.runner.builders import HEAD, NOW_MS
+from tests.unit.runner.builders import HEAD, NOW_MS, kind
 
 OWNER = containers.Owner("millrace", "r1")
 LIMITS = containers.Limits(pids=256, files=1024, file_max_mb=64, disk_mb=0)
 
 
-@pytest.mark.parametrize("module", [environment, credentials, heartbeat, janitor])
+@pytest.mark.parametrize(
+    "module",
+    [environment, credentials, heartbeat, janitor, processes, protocol],
+    ids=lambda m: m.__name__,
+)
 def test_examples_in_docstrings(module: object) -> None:
-    assert doctest.testmod(module).failed == 0
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 def test_a_request_wins_over_config_and_the_deadline_over_all() -> None:
     env = environment.assemble({"A": "1", "B": "1"}, {"B": "2=3", "DEADLINE": "x"}, 7)
-    assert env == ["A=1", "B=2=3", "DEADLINE=7"]
+    assert env == {"A": "1", "B": "2=3", "DEADLINE": "7"}
+
+
+def sandbox(limits: containers.Limits = LIMITS, **changes: Any) -> containers.Config:
+    namespace = Namespace("n", ("/h:/etc/hosts:ro",))
+    bind = "/run/x/1:/.millrace:ro"
+    made_of = kind("p", memory_mb=128, **changes)
+    return containers.sandbox(
+        "7", made_of, ["/bin/f", "-x"], namespace, bind, limits=limits, owner=OWNER
+    )
 
 
 def test_a_sandbox_is_confined() -> None:
-    config = containers.sandbox(HEAD, ["A=1"], Namespace("n", ("/h:/etc/hosts:ro",)), LIMITS, OWNER)
-    host = config["HostConfig"]
+    host = sandbox(cpus=0.5)["HostConfig"]
     assert host["Memory"] == host["MemorySwap"] == 128 * 1024 * 1024
-    assert host["NanoCpus"] == 1_000_000_000
+    assert host["NanoCpus"] == 500_000_000
     assert host["PidsLimit"] == 256
     assert host["CapDrop"] == ["ALL"]
     assert host["SecurityOpt"] == ["no-new-privileges"]
     assert host["LogConfig"] == {"Type": "none"}
     assert host["NetworkMode"] == "container:n"
+    assert {"Name": "fsize", "Soft": 64 * 2**20, "Hard": 64 * 2**20} in host["Ulimits"]
     assert "StorageOpt" not in host
-    assert config["Labels"] == {
+    assert "Tmpfs" not in host
+
+
+def test_a_sandbox_begins_with_our_init_which_it_cannot_write() -> None:
+    config = sandbox()
+    assert config["Entrypoint"] == ["/.millrace/init", "/.millrace/socket"]
+    assert config["Cmd"] == ["/bin/f", "-x"]
+    binds = config["HostConfig"]["Binds"]
+    assert binds == ["/h:/etc/hosts:ro", "/run/x/1:/.millrace:ro"]
+    assert all(bind.endswith(":ro") for bind in binds)
+    assert not {"User", "WorkingDir", "Env"} & config.keys(), "those are the image's"
+
+
+def test_a_sandbox_is_found_by_its_labels() -> None:
+    assert sandbox()["Labels"] == {
         "millrace.platform": "millrace",
         "millrace.runner": "r1",
-        "millrace.call": "c1",
+        "millrace.sandbox": "7",
+        "millrace.app": "a",
+        "millrace.path": "/p",
     }
+
+
+def test_an_engine_is_never_asked_for_less_memory_than_it_gives() -> None:
+    made_of = kind(memory_mb=1)
+    config = containers.sandbox("7", made_of, ["f"], Namespace("n"), "", limits=LIMITS, owner=OWNER)
+    assert config["HostConfig"]["Memory"] == 6 * 2**20
+
+
+def test_only_a_function_that_listens_has_a_folder_for_its_socket() -> None:
+    tmpfs = sandbox(format="http-stream")["HostConfig"]["Tmpfs"]
+    assert list(tmpfs) == ["/tmp/iofs"]
+    assert {"noexec", "nosuid", "nodev"} <= set(tmpfs["/tmp/iofs"].split(","))
 
 
 def test_a_disk_quota_is_asked_for_only_if_set() -> None:
     limits = containers.Limits(256, 1024, 64, disk_mb=100)
-    config = containers.sandbox(HEAD, [], Namespace("n"), limits, OWNER)
-    assert config["HostConfig"]["StorageOpt"] == {"size": "100M"}
+    assert sandbox(limits)["HostConfig"]["StorageOpt"] == {"size": "100M"}
+
+
+def test_what_keeps_a_namespace_can_do_nothing_else() -> None:
+    config = containers.keeper("pause", "net", OWNER)
+    assert config["HostConfig"]["ReadonlyRootfs"]
+    assert config["HostConfig"]["CapDrop"] == ["ALL"]
+    assert config["HostConfig"]["NetworkMode"] == "net"
+    assert containers.SANDBOX_LABEL not in config["Labels"]
 
 
 def test_a_network_that_lets_containers_meet_is_not_ours() -> None:
@@ -72,11 +125,13 @@ INFO = engine.EngineInfo("e", 24_000, 2, "amd64")
 
 
 def test_a_heartbeat_offers_what_the_engine_has() -> None:
+    count = messages.SandboxCount("a", "/p", "k", 1, 2, 3)
     beat = heartbeat.build(
         "r1", INFO, memory_mb=0, overcommit=8.0, able=True, draining=False,
-        images=("i",), running=3, now_ms=NOW_MS,
+        images=("i",), running=3, sandboxes=(count,), idle_memory_mb=128, now_ms=NOW_MS,
     )  # fmt: skip
     assert (beat.memory_mb, beat.cpus, beat.engine_id) == (21_600, 16.0, "e")
+    assert (beat.sandboxes, beat.idle_memory_mb, beat.running) == ((count,), 128, 3)
 
 
 def test_a_heartbeat_stays_small() -> None:
@@ -85,30 +140,52 @@ def test_a_heartbeat_stays_small() -> None:
 
 def leftovers(*found: engine.Found, living: tuple[str, ...] = ("me",)) -> list[str]:
     return janitor.leftovers(
-        found, own_id="me", living=living, calls=["here"], namespaces=["ns"], now_s=1000
+        found, own_id="me", living=living, sandboxes=["7"], namespaces=["ns"], now_s=1000
     )
 
 
 def test_leftovers_of_the_dead_go_and_a_siblings_stay() -> None:
-    dead = engine.Found("1", "dead", "x", 999)
-    sibling = engine.Found("2", "sibling", "y", 0)
+    dead = engine.Found("1", "dead", "7", 999)
+    sibling = engine.Found("2", "sibling", "8", 0)
     assert leftovers(dead, sibling, living=("me", "sibling")) == ["1"]
 
 
 def test_own_ones_stay_while_they_serve_or_are_young() -> None:
-    serving = engine.Found("1", "me", "here", 0)
+    serving = engine.Found("1", "me", "7", 0)
     namespace = engine.Found("ns", "me", "", 0)
-    young = engine.Found("3", "me", "gone", 999)
-    lost = engine.Found("4", "me", "gone", 0)
+    young = engine.Found("3", "me", "8", 999)
+    lost = engine.Found("4", "me", "8", 0)
     assert leftovers(serving, namespace, young, lost, living=()) == ["4"]
 
 
+BEATS = [
+    messages.Heartbeat("old", "e", NOW_MS - 10_001, 1, 1, "amd64"),
+    messages.Heartbeat("new", "e", NOW_MS - 9_000, 1, 1, "amd64"),
+]
+
+
 def test_who_lives() -> None:
-    beats = [
-        messages.Heartbeat("old", "e", NOW_MS - 10_001, 1, 1, "amd64"),
-        messages.Heartbeat("new", "e", NOW_MS - 9_000, 1, 1, "amd64"),
-    ]
-    assert janitor.alive(beats, NOW_MS) == {"new"}
+    assert janitor.alive(BEATS, NOW_MS, 0) == {"new"}
+
+
+def test_nobody_is_dead_who_could_not_be_heard() -> None:
+    """When Redis came back, the first runner to look removed the containers of all others."""
+    assert janitor.alive(BEATS, NOW_MS, heard_since_ms=NOW_MS - 1) == {"old", "new"}
+    assert janitor.alive(BEATS, NOW_MS + 5_000, heard_since_ms=NOW_MS - 1) == {"old", "new"}
+    assert janitor.alive(BEATS, NOW_MS + 10_000, heard_since_ms=NOW_MS - 1) == set()
+
+
+def test_a_folder_stays_while_its_runner_touches_it_and_a_strangers_for_ever() -> None:
+    """A sibling that was just starting had no heartbeat yet, and lost its folder."""
+    assert janitor.stale_folders({"0123abcd": 880.0}, now_s=1_000.0) == []
+    assert janitor.stale_folders({"0123abcd": 879.0}, now_s=1_000.0) == ["0123abcd"]
+    strangers = ["home", "0123ABCD", "0123abcde", "0123abc", "0123abcd\n", ""]
+    assert janitor.stale_folders(dict.fromkeys(strangers, 0.0), now_s=1_000.0) == []
+
+
+def test_a_runners_folder_is_named_as_the_janitor_knows_it() -> None:
+    name = janitor.folder_name(ids.new_process_id("runner"))
+    assert janitor.stale_folders({name: 0.0}, now_s=1_000.0) == [name]
 
 
 PARCEL = messages.Parcel({}, {}, b"in")
@@ -126,10 +203,28 @@ def test_entries() -> None:
     assert entries.decode((b"1-1", inline)) == state.Assigned(b"1-1", HEAD, ASSIGNMENT, PARCEL)
     cancel = {b"k": b"cancel", b"m": messages.encode(messages.Cancel("c1"))}
     assert entries.decode((b"1-2", cancel)) == state.CallerLeft(b"1-2", "c1")
+    more = messages.More("c1", 65_536)
+    taken = {b"k": b"more", b"m": messages.encode(more)}
+    assert entries.decode((b"1-3", taken)) == entries.Taken(b"1-3", more)
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {b"k": b"x"}, {b"k": b"assign"}, {b"k": b"assign", b"h": b"\xff"}]
+    "fields",
+    [
+        {},
+        {b"k": b"x"},
+        {b"k": b"assign"},
+        {b"k": b"assign", b"h": b"\xff"},
+        {b"k": b"assign", b"h": messages.encode(HEAD)},
+        {
+            b"k": b"assign",
+            b"h": messages.encode(HEAD),
+            b"a": messages.encode(ASSIGNMENT),
+            b"p": b"",
+        },
+        {b"k": b"cancel"},
+        {b"k": b"more", b"m": messages.encode(messages.Cancel("c1"))},
+    ],
 )
 def test_entries_nobody_can_read(fields: dict[bytes, bytes]) -> None:
     with pytest.raises(Undecodable):

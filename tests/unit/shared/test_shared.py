@@ -7,12 +7,13 @@ import uuid
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from marshmallow.validate import OneOf
 
-from shared import clock, environment, errors, ids, messages, urls
-from shared.settings import at_least, read, setting
+from shared import clock, environment, errors, ids, messages, timestamps, urls
+from shared.settings import at_least, log_level, read, setting
 
 
-@pytest.mark.parametrize("module", [environment, ids, urls], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [environment, ids, timestamps, urls], ids=lambda m: m.__name__)
 def test_worked_examples_hold(module: object) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0
@@ -61,6 +62,16 @@ class Example:
     fraction: float = setting(0.5, "A share.")
 
 
+@dataclasses.dataclass(frozen=True)
+class Address:
+    db_url: str = setting("", "The database.", check=OneOf([""]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Levelled:
+    log_level: str = log_level()
+
+
 def test_settings_come_from_variables_and_defaults() -> None:
     assert read(Example, {"PORT": "9", "DB_URL": "", "OTHER": "x"}) == Example(port=9)
 
@@ -74,17 +85,78 @@ def test_all_bad_settings_are_named_at_once() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["mysql://func:p%40w@db:3307/func", "mysql://func:p%40w@tcp(db:3307)/func"],
+    [
+        "mysql://func:p%40w@db:3307/func",
+        "mysql://func:p%40w@tcp(db:3307)/func",
+        "mysql://func:p@w@tcp(db:3307)/func?parseTime=true",
+        "mysql://func:p@w@(db:3307)/func",
+    ],
 )
 def test_both_spellings_of_a_database_address(url: str) -> None:
     assert urls.parse_mysql(url) == urls.Database("db", 3307, "func", "p@w", "func")
 
 
-@pytest.mark.parametrize("url", ["", "postgres://a@b/c", "mysql://user:secret@host", "mysql:///x"])
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("mysql://u:a/b?c#d@tcp(db)/f", urls.Database("db", 3306, "u", "a/b?c#d", "f")),
+        ("mysql://u@tcpserver/f", urls.Database("tcpserver", 3306, "u", "", "f")),
+        ("mysql://u:p@tcp([::1]:3307)/f", urls.Database("::1", 3307, "u", "p", "f")),
+        ("mysql://tcp(db:3306)/f", urls.Database("db", 3306, "", "", "f")),
+    ],
+)
+def test_odd_database_addresses_are_understood(url: str, expected: urls.Database) -> None:
+    assert urls.parse_mysql(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "postgres://a@b/c",
+        "mysql://user:secret@host",
+        "mysql:///x",
+        "mysql://user:secret@host:port/x",
+        "mysql://user:secret@host:70000/x",
+        "mysql://user:secret@unix(/tmp/socket)/x",
+    ],
+)
 def test_a_bad_database_address_is_refused_without_showing_the_password(url: str) -> None:
     with pytest.raises(ValueError, match="must be mysql://") as raised:
         urls.parse_mysql(url)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["redis://mq:6379", "redis://:p@mq/0", "rediss://u:p@[::1]:1/"])
+def test_redis_addresses(url: str) -> None:
+    urls.check_redis(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "mq:6379", "memory://", "redis://", "redis://:1", "redis://:secret@mq:x", "redis://mq/x"],
+)
+def test_a_bad_redis_address_is_refused_without_showing_the_password(url: str) -> None:
+    with pytest.raises(ValueError, match="must be redis://") as raised:
+        urls.check_redis(url)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_bad_setting_is_told_without_its_password() -> None:
+    with pytest.raises(errors.BadSettings) as raised:
+        read(Address, {"DB_URL": "mysql://func:s@cret@host:x/func"})
+    assert "DB_URL='mysql://func:***@host:x/func'" in raised.value.message
+    assert "cret" not in raised.value.message
+
+
+@pytest.mark.parametrize("level", ["warn", "INFO", "fatal", "panic", "debug"])
+def test_levels_of_the_original_are_taken(level: str) -> None:
+    assert read(Levelled, {"LOG_LEVEL": level}).log_level == level
+
+
+def test_an_unknown_level_is_refused() -> None:
+    with pytest.raises(errors.BadSettings, match="LOG_LEVEL='loud': Must be one of: debug, info"):
+        read(Levelled, {"LOG_LEVEL": "loud"})
 
 
 def test_a_message_survives_the_wire() -> None:

@@ -16,10 +16,10 @@ _TABLE = "ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Make the tables. Each statement commits by itself, so each may be run again."""
     op.execute(
         f"""
-        CREATE TABLE calls (
+        CREATE TABLE IF NOT EXISTS calls (
             {_ID},
             app VARCHAR(30) NOT NULL,
             path VARCHAR(512) NOT NULL,
@@ -43,10 +43,10 @@ def upgrade() -> None:
         ) {_TABLE}
         """
     )
-    op.execute(f"CREATE TABLE logs ({_ID}, body MEDIUMBLOB NOT NULL) {_TABLE}")
+    op.execute(f"CREATE TABLE IF NOT EXISTS logs ({_ID}, body MEDIUMBLOB NOT NULL) {_TABLE}")
     op.execute(
         f"""
-        CREATE TABLE results (
+        CREATE TABLE IF NOT EXISTS results (
             {_ID},
             truncated BOOLEAN NOT NULL,
             body MEDIUMBLOB NOT NULL

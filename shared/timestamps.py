@@ -1,4 +1,4 @@
-"""How do times look to clients? Pure: epoch milliseconds to RFC 3339 and back."""
+"""How do times look to clients and functions? Pure: epoch milliseconds to RFC 3339 and back."""
 
 import re
 from datetime import UTC, datetime

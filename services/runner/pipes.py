@@ -1,0 +1,152 @@
+"""How do bytes get into and out of a process? File descriptors that never block the loop."""
+
+import asyncio
+import fcntl
+import os
+import struct
+import termios
+from collections.abc import Callable
+
+_READ_BYTES = 64 * 1024
+#: A pipe holds 1 MiB at most; who writes for ever must not be read for ever.
+_DRAIN_READS = 32
+
+#: Takes what was read.
+Taker = Callable[[bytes], None]
+
+
+def pair_for_input() -> tuple[int, int]:
+    """Return a pipe's end for the process to read from, and ours to write to."""
+    theirs, ours = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(ours, False)
+    return theirs, ours
+
+
+def pair_for_output() -> tuple[int, int]:
+    """Return a pipe's end for the process to write to, and ours to read from."""
+    ours, theirs = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(ours, False)
+    return theirs, ours
+
+
+class Writer:
+    """Writes to a file descriptor, which is its own from now on, as fast as the other side reads.
+
+    That the other side reads no more is no error: a process need not read its input.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """`fd` does not block."""
+        self._fd = fd
+        self._loop = asyncio.get_running_loop()
+        self._unsent = memoryview(b"")
+        self._finishing = False
+        #: Bytes that the pipe has taken.
+        self.accepted = 0
+        #: Whether nobody can read what is written.
+        self.broken = False
+
+    def write(self, data: bytes) -> None:
+        """Write these bytes; those before must have been written."""
+        self._unsent = memoryview(data)
+        self._go_on()
+        if self._unsent:
+            self._loop.add_writer(self._fd, self._go_on)
+
+    def finish(self) -> None:
+        """Close it as soon as all is written."""
+        if self._unsent:
+            self._finishing = True
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Close it now."""
+        if self._fd >= 0:
+            if self._unsent:
+                self._loop.remove_writer(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    @property
+    def all_written(self) -> bool:
+        """Whether nothing is left to be written."""
+        return not self._unsent
+
+    def unread(self) -> int:
+        """Return how many of the bytes written to a pipe its process has not read."""
+        if self._fd < 0:
+            return 0
+        return int(struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, b"\0\0\0\0"))[0])
+
+    def _go_on(self) -> None:
+        if not self._unsent:
+            return
+        try:
+            count = os.write(self._fd, self._unsent)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.broken = True
+            self._unsent = memoryview(b"")
+        else:
+            self.accepted += count
+            self._unsent = self._unsent[count:]
+        if not self._unsent:
+            self._loop.remove_writer(self._fd)
+            if self._finishing:
+                self.close()
+
+
+class Reader:
+    """Reads a file descriptor, which is its own from now on, and hands on what comes."""
+
+    def __init__(self, fd: int, taker: Taker, ended: Callable[[], None] | None = None) -> None:
+        """`fd` does not block. `ended` is called once, at the end of what there is to read."""
+        self._fd, self._taker, self._ended = fd, taker, ended
+        self._loop = asyncio.get_running_loop()
+        self._watching = False
+        self.resume()
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        if self._watching:
+            self._watching = False
+            self._loop.remove_reader(self._fd)
+
+    def resume(self) -> None:
+        """Read again."""
+        if not self._watching and self._fd >= 0:
+            self._watching = True
+            self._loop.add_reader(self._fd, self._readable)
+
+    def drain(self) -> None:
+        """Hand on what can be read at this moment: all of it, if a pipe can hold it."""
+        for _ in range(_DRAIN_READS):
+            if not self._readable():
+                return
+
+    def close(self) -> None:
+        """Close it; `ended` is not called for that."""
+        self.pause()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _readable(self) -> bool:
+        """Read once; say whether there may be more."""
+        if self._fd < 0:
+            return False
+        try:
+            data = os.read(self._fd, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if data:
+            self._taker(data)
+            return True
+        self.close()
+        if self._ended is not None:
+            self._ended()
+        return False

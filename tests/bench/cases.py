@@ -1,0 +1,65 @@
+"""Which cases are there, and in which order do they run?
+
+The growth of memory comes first, when the processes are as fresh as they will be; what they hold
+at the end comes last.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from tests.bench import (
+    burst,
+    cold,
+    isolated,
+    memory,
+    roundtrip,
+    scheduler_state,
+    waiting,
+    warm,
+)
+from tests.bench.bench import Bench
+from tests.bench.figures import Result, Value
+from tests.bench.targets import TIMES_COST_WITH_FEW
+from tests.e2e.images import function_image
+
+Case = Callable[[Bench], Awaitable[Result]]
+#: Runners of the simulation.
+FEW, MANY = 10, 1_000
+
+
+async def waiting_calls(bench: Bench) -> Result:
+    """Measure async calls: how fast they are accepted, and how fast they are done."""
+    sleeper = function_image(f"exec sleep {waiting.SLEEP_S}")
+    async with bench.deployed(sleeper, type="async") as route:
+        accepting = await waiting.measure_accepting(bench.client, route.app, route.path, bench.tell)
+    async with bench.echo("default", type="async") as route:
+        finishing = await waiting.measure_finishing(bench.client, route.app, route.path, bench.tell)
+    return waiting.result(accepting, finishing)
+
+
+async def simulation(bench: Bench) -> Result:
+    """Measure the decisions of the scheduler's state alone."""
+    few = scheduler_state.Simulation(FEW, "half full").run()
+    bench.tell(f"simulation: {FEW} runners measured")
+    many = scheduler_state.Simulation(MANY, "half full").run()
+    values = (
+        Value("", many.decisions_per_s, "decisions/s"),
+        Value("", many.us_each / few.us_each, TIMES_COST_WITH_FEW),
+    )
+    return Result({"decisions": values})
+
+
+CASES: dict[str, Case] = {
+    "growth": memory.measure_growth,
+    "redis": roundtrip.measure,
+    "warm": partial(warm.measure, loads=warm.DEFAULT),
+    "hot": partial(warm.measure, loads=warm.hot("http", "http")),
+    "json": partial(warm.measure, loads=warm.hot("json", "json")),
+    "stream": partial(warm.measure, loads=warm.hot("http-stream", "stream")),
+    "isolated": isolated.measure,
+    "burst": burst.measure,
+    "cold": cold.measure,
+    "async": waiting_calls,
+    "simulation": simulation,
+    "memory": memory.measure_now,
+}

@@ -1,0 +1,113 @@
+"""Does a runner remove what the dead have left, and nothing else? Redis and engine are fakes."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from services.runner.engine import EngineInfo, Found
+from services.runner.janitor import folder_name
+from services.runner.settings import Settings
+from services.runner.upkeep import Upkeep
+from shared import clock, messages
+
+ME, DEAD = "runner-here-0123abcd", "runner-there-4567cdef"
+
+
+@dataclass
+class FlakyRedis:
+    """A Redis that has the heartbeats of runners, unless it is away."""
+
+    beats: dict[bytes, bytes] = field(default_factory=dict)
+    away: bool = False
+
+    async def hgetall(self, _: str) -> dict[bytes, bytes]:
+        if self.away:
+            raise RedisConnectionError
+        return self.beats
+
+    def beat(self, runner_id: str, ago_ms: int) -> None:
+        sent_ms = clock.epoch_ms() - ago_ms
+        beat = messages.Heartbeat(runner_id, "e", sent_ms, 1, 1.0, "amd64")
+        self.beats[runner_id.encode()] = messages.encode(beat)
+
+
+@dataclass
+class ListingEngine:
+    """An engine with containers that can be listed and removed."""
+
+    containers: list[Found]
+
+    async def labelled(self, _: str) -> list[Found]:
+        return list(self.containers)
+
+    async def remove(self, container_id: str) -> None:
+        self.containers = [c for c in self.containers if c.container_id != container_id]
+
+
+@dataclass
+class Place:
+    """A runner's upkeep with what it acts on."""
+
+    folder: Path
+    redis: FlakyRedis = field(default_factory=FlakyRedis)
+    engine: ListingEngine = field(
+        default_factory=lambda: ListingEngine([Found("c1", DEAD, "1", 0), Found("c2", ME, "7", 0)])
+    )
+
+    def __post_init__(self) -> None:
+        (self.folder / folder_name(ME)).mkdir()
+        settings = Settings(runner_folder=str(self.folder))
+        holders = SimpleNamespace(known=set)
+        world = SimpleNamespace(redis=self.redis, engine=self.engine, holders=holders)
+        runner = SimpleNamespace(state=SimpleNamespace(pool=SimpleNamespace(ids=lambda: {"7"})))
+        self.upkeep = Upkeep(ME, settings, world, EngineInfo("e", 1, 1, "amd64"), runner)
+
+    async def left(self) -> list[str]:
+        """Return the containers that are left after a sweep."""
+        await self.upkeep._sweep()
+        return [container.container_id for container in self.engine.containers]
+
+    def old_folder(self, name: str) -> Path:
+        folder = self.folder / name
+        folder.mkdir()
+        os.utime(folder, (0, 0))
+        return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+async def test_containers_of_the_dead_are_removed(place: Place) -> None:
+    place.redis.beat(DEAD, 60_000)
+    assert await place.left() == ["c2"]
+
+
+async def test_after_an_absence_of_redis_others_have_time_to_be_heard(place: Place) -> None:
+    place.redis.beat(DEAD, 60_000)
+    place.redis.away = True
+    assert await place.left() == ["c1", "c2"]
+    place.redis.away = False
+    assert await place.left() == ["c1", "c2"]
+    place.upkeep._heard_since_ms = clock.epoch_ms() - 60_000
+    assert await place.left() == ["c2"]
+
+
+async def test_folders_of_the_dead_are_removed_whether_or_not_redis_answers(place: Place) -> None:
+    place.redis.away = True
+    os.utime(place.folder / folder_name(ME), (0, 0))
+    dead, strangers = place.old_folder(folder_name(DEAD)), place.old_folder("photos")
+    (dead / "7").mkdir()
+    os.utime(dead, (0, 0))
+    new = place.folder / "89abcdef"
+    new.mkdir()
+    await place.upkeep._sweep()
+    assert not dead.exists()
+    assert strangers.exists()
+    assert new.exists()
+    assert (place.folder / folder_name(ME)).exists()
