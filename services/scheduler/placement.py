@@ -291,12 +291,17 @@ class Placement:
             return self._first(candidates, size)
         least = least_levels(size)
         sure = candidates & self._cpus.from_(least.sure_cpus)
-        for runners in self._memory.descending(least.sure_memory):
-            if runners & sure:
-                return self._first(runners & sure, size)
+        found = self._by_level(sure, least.sure_memory, size) if sure else None
+        if found is not None:
+            return found
         perhaps = candidates & self._cpus.from_(least.cpus)
-        for runners in self._memory.descending(least.memory):
-            found = self._first(runners & perhaps, size)
+        return self._by_level(perhaps, least.memory, size) if perhaps else None
+
+    def _by_level(self, candidates: int, least: int, size: Size) -> _Engine | None:
+        """Return the first engine of the highest level of memory where one fits."""
+        for runners in self._memory.descending(least):
+            among = runners & candidates
+            found = self._first(among, size) if among else None
             if found is not None:
                 return found
         return None
