@@ -164,7 +164,11 @@ class Placement:
         call; `home`: those that have one for it, or are about to; `full`: those that may not get
         it, however much is free.
         """
-        among = self.open_to(size) & room & ~full
+        among = self.open_to(size)
+        if room != ANYWHERE:
+            among &= room
+        if full:
+            among &= ~full
         if among.bit_count() <= COMPARED:
             among = self._fitting(among, size)
             if not among & (among - 1):
@@ -173,12 +177,22 @@ class Placement:
         engine = self._freest(near, size) if near else None
         if engine is not None:
             return Spot(engine.engine_id, among & engine.usable, ready)
-        self._settle()
-        for near in (among & home & self._spare, among & self._images.get(image, 0), among):
+        engine = self._best_without_a_free_one(among, size, image, home)
+        return Spot(engine.engine_id, among & engine.usable, home) if engine is not None else None
+
+    def _best_without_a_free_one(
+        self, among: int, size: Size, image: str, home: int
+    ) -> _Engine | None:
+        """Return the engine where a sandbox should be started; None if nowhere now."""
+        if home:
+            self._settle()
+            near = among & home & self._spare
             engine = self._freest(near, size) if near else None
             if engine is not None:
-                return Spot(engine.engine_id, among & engine.usable, home)
-        return None
+                return engine
+        near = among & self._images.get(image, 0)
+        engine = self._freest(near, size) if near else None
+        return engine if engine is not None else self._freest(among, size)
 
     def open_to(self, size: Size) -> int:
         """Return the usable runners whose engines are not earmarked for another size."""
@@ -313,7 +327,7 @@ class Placement:
         left = COMPARED
         while among and left:
             engine = self._of[(among & -among).bit_length() - 1]
-            among &= ~engine.usable
+            among ^= among & engine.usable
             if engine.free[0] >= memory_mb and engine.free[1] >= millicpus:
                 left -= 1
                 if best is None or engine.rank < best.rank:
