@@ -37,9 +37,9 @@ class Capacity:
         if runner.standing is Standing.LEAVING:
             return ()
         if len(changed) > 1:
-            self.ledger.move(said.runner_id, said.engine_id)
-        self.sandboxes.beat(runner.bit, said)
-        self.placement.set_idle(said.engine_id, self.fleet.idle_mb(said.engine_id))
+            self.ledger.move(runner.runner_id, runner.engine_id)
+        self.sandboxes.beat(runner.runner_id, runner.bit, said.sandboxes)
+        self.placement.set_idle(runner.engine_id, self.fleet.idle_mb(runner.engine_id))
         return changed
 
     def look_at(self, engine_id: str) -> int:
@@ -134,7 +134,7 @@ class Capacity:
         for part in (self.ledger, self.fleet, self.placement, self.sandboxes):
             part.check()
         for runner in self.fleet:
-            if runner.load != self.ledger.count_of(runner.said.runner_id):
+            if runner.load != self.ledger.count_of(runner.runner_id):
                 raise AssertionError(f"load of {runner}")
         for engine_id in self.ledger.engines():
             if self.placement.free(engine_id) not in {None, self.ledger.free(engine_id)}:
@@ -161,12 +161,12 @@ class Capacity:
 
 def _reservation(call: Waiting, runner: Runner, entry_id: bytes) -> Reservation:
     """Return what a call is to hold at a runner."""
-    head, said = call.head, runner.said
+    head = call.head
     return Reservation(
         head.call_id,
         head.app,
-        said.runner_id,
-        said.engine_id,
+        runner.runner_id,
+        runner.engine_id,
         call.size,
         entry_id,
         head.sandbox_key,

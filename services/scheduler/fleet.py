@@ -4,6 +4,7 @@ Knows nothing of calls, nor of how much of an engine is in use.
 """
 
 import bisect
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -30,6 +31,9 @@ class Standing(Enum):
 class Runner:
     """One runner process."""
 
+    #: One string for each runner and engine, however often they are named: found without comparing.
+    runner_id: str
+    engine_id: str
     said: messages.Heartbeat
     offered: Size
     #: Its bit in sets of runners; another runner may get it once this one is forgotten.
@@ -108,17 +112,17 @@ class Fleet:
         """Take a heartbeat in. Returns the engines that are to be looked at anew."""
         runner = self._runners.get(said.runner_id)
         if runner is None:
-            self._add(said, now_s)
-            return (said.engine_id,)
+            return (self._add(said, now_s).engine_id,)
         if runner.standing is Standing.LEAVING:
             return ()
-        before = runner.said
+        before, engine_id = runner.said, runner.engine_id
         runner.said, runner.offered, runner.seen_s = said, ledger.offer(said), now_s
-        if before.engine_id != said.engine_id:
-            self._leave_engine(before.engine_id, said.runner_id)
-            self._engines.setdefault(said.engine_id, {})[said.runner_id] = runner
-            return (before.engine_id, said.engine_id)
-        return (said.engine_id,) if _differ(before, said) else ()
+        if said.engine_id != engine_id:
+            self._leave_engine(runner)
+            runner.engine_id = sys.intern(said.engine_id)
+            self._engines.setdefault(runner.engine_id, {})[runner.runner_id] = runner
+            return (engine_id, runner.engine_id)
+        return (engine_id,) if _differ(before, said) else ()
 
     def silent(self, now_s: float, longest_s: float) -> list[str]:
         """Return the runners that have given no sign of life for longer than `longest_s`."""
@@ -192,36 +196,44 @@ class Fleet:
         slot = runner.bit.bit_length() - 1
         self._slots[slot] = None
         bisect.insort(self._vacant, slot)
-        self._leave_engine(runner.said.engine_id, runner_id)
-        return runner.said.engine_id
+        self._leave_engine(runner)
+        return runner.engine_id
 
     def check(self) -> None:
         """Raise AssertionError unless the invariants hold. For tests, after every event."""
         for runner in self._runners.values():
             if self.having(runner.bit) is not runner:
                 raise AssertionError(f"{runner} has the bit of another")
-        by_engine = {r.said.runner_id: e for e, rs in self._engines.items() for r in rs.values()}
+        by_engine = {r.runner_id: e for e, rs in self._engines.items() for r in rs.values()}
         if by_engine != {r.said.runner_id: r.said.engine_id for r in self}:
             raise AssertionError(f"engines {by_engine}")
 
-    def _add(self, said: messages.Heartbeat, now_s: float) -> None:
+    def _add(self, said: messages.Heartbeat, now_s: float) -> Runner:
         slot = self._vacant.pop(0) if self._vacant else len(self._slots)
-        runner = Runner(said=said, offered=ledger.offer(said), bit=1 << slot, seen_s=now_s)
+        runner = Runner(
+            runner_id=sys.intern(said.runner_id),
+            engine_id=sys.intern(said.engine_id),
+            said=said,
+            offered=ledger.offer(said),
+            bit=1 << slot,
+            seen_s=now_s,
+        )
         if slot == len(self._slots):
             self._slots.append(runner)
         else:
             self._slots[slot] = runner
-        self._runners[said.runner_id] = runner
-        self._engines.setdefault(said.engine_id, {})[said.runner_id] = runner
+        self._runners[runner.runner_id] = runner
+        self._engines.setdefault(runner.engine_id, {})[runner.runner_id] = runner
+        return runner
 
-    def _leave_engine(self, engine_id: str, runner_id: str) -> None:
-        del self._engines[engine_id][runner_id]
-        if not self._engines[engine_id]:
-            del self._engines[engine_id]
+    def _leave_engine(self, runner: Runner) -> None:
+        del self._engines[runner.engine_id][runner.runner_id]
+        if not self._engines[runner.engine_id]:
+            del self._engines[runner.engine_id]
 
 
 def _by_load(runner: Runner) -> tuple[int, str]:
-    return (runner.load, runner.said.runner_id)
+    return (runner.load, runner.runner_id)
 
 
 def _differ(before: messages.Heartbeat, said: messages.Heartbeat) -> bool:

@@ -14,7 +14,7 @@ from services.scheduler.levels import ANYWHERE, Levels, least_levels, level
 Reason = Literal["no_runner", "too_large", "memory", "cpus", "earmarked", "concurrency"]
 
 #: Engines that are compared exactly; of more, the first joined ones.
-COMPARED = 8
+COMPARED = 4
 #: An engine that has this part of its cpus free (one half) has room to spare.
 SPARE_PART = 2
 

@@ -108,15 +108,15 @@ class Sandboxes:
         shelf.touched.add(key)
         self._show(shelf, key, stock)
 
-    def beat(self, bit: int, said: messages.Heartbeat) -> None:
+    def beat(self, runner_id: str, bit: int, sandboxes: tuple[messages.SandboxCount, ...]) -> None:
         """Take in what a runner says it has; costs for what has changed since it last said so."""
-        shelf = self._shelves.get(said.runner_id) or self._new_shelf(said.runner_id, bit)
+        shelf = self._shelves.get(runner_id) or self._new_shelf(runner_id, bit)
         changed = shelf.touched | shelf.touched_before
         for key in changed:
             shelf.stocks[key].settle()
         shelf.touched, shelf.touched_before = set(), shelf.touched
-        if said.sandboxes != shelf.sandboxes:
-            changed |= _update(shelf, said.sandboxes)
+        if sandboxes != shelf.sandboxes:
+            changed |= _update(shelf, sandboxes)
         for key in changed:
             stock = shelf.stocks.get(key)
             if stock is None:

@@ -164,7 +164,7 @@ class State:
         if runner is None or runner.standing is Standing.LEAVING:
             return
         self.fleet.stand(runner_id, Standing.LEAVING)
-        self._look_at(runner.said.engine_id)
+        self._look_at(runner.engine_id)
         self._commands.append(events.ReclaimRunner(runner_id))
 
     def _runner_reclaimed(self, event: events.RunnerReclaimed) -> None:
@@ -275,7 +275,7 @@ class State:
             runner = self.fleet.get(event.runner_id)
             if runner is not None and runner.standing is Standing.TRUSTED:
                 self.fleet.stand(event.runner_id, Standing.HELD, self._now.s + HOLD_S)
-                self._look_at(runner.said.engine_id)
+                self._look_at(runner.engine_id)
         if not mine:
             return
         if event.why == b"lost" and call_id not in self._left:
@@ -306,23 +306,22 @@ class State:
         return runner is not None
 
     def _assign(self, call: Waiting, runner: Runner) -> None:
-        charged, said = self.capacity.give(call, runner), runner.said
-        self._commands.append(events.AssignCall(call, said.runner_id))
+        charged = self.capacity.give(call, runner)
+        self._commands.append(events.AssignCall(call, runner.runner_id))
         if call.group is not None:
             self._see_line(call.group, runner)
         if charged == NOTHING:
             return
         self.backlog.charge(call.head.app, charged)
-        runners = self.placement.usable(said.engine_id)
-        self.backlog.shrink(runners, self.ledger.free(said.engine_id), self._now.s)
+        runners, free = self.placement.usable(runner.engine_id), self.ledger.free(runner.engine_id)
+        self.backlog.shrink(runners, free, self._now.s)
         earmark = self.placement.earmark
         if earmark is not None and charged == earmark[1]:
             self._lift_earmark()
 
     def _see_line(self, group: Group, runner: Runner) -> None:
         """Note that a line begins if a group's sandboxes at a runner have just all been taken."""
-        said = runner.said
-        if self.ledger.members(said.engine_id, said.runner_id, group) == group.most:
+        if self.ledger.members(runner.engine_id, runner.runner_id, group) == group.most:
             self.backlog.open(group)
 
     def _take_back(self, held: Reservation) -> None:
@@ -378,7 +377,7 @@ class State:
             self.fleet.stand(runner_id, Standing.TRUSTED)
             runner = self.fleet.get(runner_id)
             if runner is not None:
-                self._look_at(runner.said.engine_id)
+                self._look_at(runner.engine_id)
 
     def _fail_unfit(self) -> None:
         """End async calls that no runner present could take for a long time.

@@ -127,7 +127,7 @@ def test_a_new_reign_knows_sandboxes_from_the_last_heartbeats() -> None:
 
 def test_the_worked_example_of_sandboxes() -> None:
     sandboxes, bit = Sandboxes(), 0b1
-    said = heartbeat("r1", sandboxes=(count(idle=2, busy=1),))
+    said = (count(idle=2, busy=1),)
 
     def free() -> int:
         """How many more calls find one free."""
@@ -139,7 +139,7 @@ def test_the_worked_example_of_sandboxes() -> None:
             sandboxes.take("r1", "k")
         return given
 
-    sandboxes.beat(bit, said)
+    sandboxes.beat("r1", bit, said)
     sandboxes.give("r1", bit, "k")
     assert free() == 2
     for _ in range(4):
@@ -149,10 +149,10 @@ def test_the_worked_example_of_sandboxes() -> None:
         sandboxes.take("r1", "k")
     sandboxes.check()
     assert free() == 3
-    sandboxes.beat(bit, said)
+    sandboxes.beat("r1", bit, said)
     assert free() == 3
-    sandboxes.beat(bit, said)
-    sandboxes.beat(bit, said)
+    sandboxes.beat("r1", bit, said)
+    sandboxes.beat("r1", bit, said)
     assert free() == 1
     sandboxes.check()
 
@@ -160,12 +160,12 @@ def test_the_worked_example_of_sandboxes() -> None:
 def test_what_is_known_of_a_key_ends_with_it() -> None:
     sandboxes = Sandboxes()
     for bit, runner in ((0b01, "r1"), (0b10, "r2")):
-        sandboxes.beat(bit, heartbeat(runner, sandboxes=(count(idle=1), count(starting=1))))
+        sandboxes.beat(runner, bit, (count(idle=1), count(starting=1)))
     sandboxes.give("r1", 0b01, "k")
     assert (sandboxes.at("k").ready, sandboxes.at("k").home) == (0b11, 0b11)
     sandboxes.take("r1", "k")
     for _ in range(3):
-        sandboxes.beat(0b01, heartbeat("r1"))
+        sandboxes.beat("r1", 0b01, ())
         sandboxes.check()
     assert (sandboxes.at("k").ready, sandboxes.at("k").home) == (0b10, 0b10)
     sandboxes.forget("r2")
@@ -177,11 +177,11 @@ def test_a_long_calls_sandbox_is_not_believed_in_for_ever() -> None:
     sandboxes = Sandboxes()
     sandboxes.give("r1", 0b1, "k")
     for _ in range(3):
-        sandboxes.beat(0b1, heartbeat("r1"))
+        sandboxes.beat("r1", 0b1, ())
     sandboxes.take("r1", "k")
     assert sandboxes.at("k").ready == 0b1
     for _ in range(2):
-        sandboxes.beat(0b1, heartbeat("r1"))
+        sandboxes.beat("r1", 0b1, ())
     sandboxes.check()
     assert not sandboxes.at("k").home
 
@@ -190,7 +190,7 @@ def test_a_hot_routes_calls_in_line_are_not_taken_for_sandboxes() -> None:
     sandboxes = Sandboxes()
     for _ in range(5):
         sandboxes.give("r1", 0b1, "k", most=2)
-    sandboxes.beat(0b1, heartbeat("r1"))
+    sandboxes.beat("r1", 0b1, ())
     for _ in range(3):
         sandboxes.take("r1", "k")
     assert not sandboxes.at("k").ready
