@@ -179,7 +179,9 @@ def _update(shelf: _Shelf, sandboxes: tuple[messages.SandboxCount, ...]) -> set[
         if key:
             said[key] = said.get(key, 0) + count.idle + count.busy + count.starting
     before, shelf.said, shelf.sandboxes = shelf.said, said, sandboxes
-    return {key for key, _ in said.items() ^ before.items()}
+    changed = {key for key, number in said.items() if before.get(key) != number}
+    changed.update(before.keys() - said.keys())
+    return changed
 
 
 class Lines:

@@ -39,9 +39,10 @@ async def waiting_calls(bench: Bench) -> Result:
 
 async def simulation(bench: Bench) -> Result:
     """Measure the decisions of the scheduler's state alone."""
-    few = scheduler_state.Simulation(FEW, "half full").run()
-    bench.tell(f"simulation: {FEW} runners measured")
-    many = scheduler_state.Simulation(MANY, "half full").run()
+    bench.tell(f"simulation: {FEW} runners and {MANY} take turns")
+    few, many = scheduler_state.take_turns(
+        *(scheduler_state.Simulation(runners, "half full") for runners in (FEW, MANY))
+    )
     values = (
         Value("", many.decisions_per_s, "decisions/s"),
         Value("", many.us_each / few.us_each, TIMES_COST_WITH_FEW),

@@ -31,6 +31,8 @@ ROUTES = 10_000
 APPS = 500
 IMAGES = 1000
 DECISIONS = 20_000
+#: Parts of a measurement, when several take turns.
+SLICES = 20
 BATCH = 50
 #: Calls a second that the simulated clients make: each runner beats once in so many calls.
 CALLS_PER_S = 20_000
@@ -122,48 +124,52 @@ class Simulation:
         self._beats_due = 0.0
         self._calls = _calls(load)
 
-    def run(self) -> Figures:
-        """Make decisions until the caches are warm, then measure."""
-        beats = tuple(runner.beat() for runner in self.runners.values())
-        self._handle(events.Rebuilt(beats, ()))
+    def warm_up(self) -> None:
+        """Let runners and calls come, until there are sandboxes and the load is what it will be."""
+        self._handle(events.Rebuilt(tuple(r.beat() for r in self.runners.values()), ()))
         if self.load == "saturated":
             self._arrive(len(self.runners) * 20 + 200)
-        self._decide()
-        with _collector_at_rest():
-            self._decide()
+        self.decide(DECISIONS)
+        self.decided = self.warm = 0
+        self.spent_s = 0.0
+
+    def decide(self, count: int) -> None:
+        """Go on until so many more calls have been given to runners."""
+        enough = self.decided + count
+        while self.decided < enough:
+            self._turn()
+
+    def figures(self) -> Figures:
+        """Return what deciding has cost since the warming up."""
         each_us = self.spent_s / self.decided * 1e6
         warm = self.warm / self.decided
         return Figures(len(self.runners), self.load, self.decided, each_us, warm)
-
-    def _decide(self) -> None:
-        self.decided = self.warm = 0
-        self.spent_s = 0.0
-        while self.decided < DECISIONS:
-            self._turn()
 
     def _turn(self) -> None:
         self._arrive(BATCH)
         limit = UNDER_WAY[self.load] * len(self.runners)
         ends = BATCH if self.load == "saturated" else max(len(self._under_way) - limit, 0)
-        for _ in range(ends):
-            call_id, runner_id, key = self._under_way.popleft()
-            self.runners[runner_id].finish(key)
-            self._handle(messages.ExecutionFinished(runner_id, call_id))
+        self._handle(*(self._end() for _ in range(ends)))
         passed_s = BATCH / CALLS_PER_S
         self.now = Now(self.now.s + passed_s, self.now.ms + round(passed_s * 1000))
         self._beats_due += len(self.runners) * passed_s
-        while self._beats_due >= 1:
-            self._beats_due -= 1
-            self._handle(next(self._next_beats).beat())
+        beats = int(self._beats_due)
+        self._beats_due -= beats
+        self._handle(*(next(self._next_beats).beat() for _ in range(beats)))
+
+    def _end(self) -> messages.ExecutionFinished:
+        call_id, runner_id, key = self._under_way.popleft()
+        self.runners[runner_id].finish(key)
+        return messages.ExecutionFinished(runner_id, call_id)
 
     def _arrive(self, count: int) -> None:
         self._handle(events.CallsArrived(tuple(itertools.islice(self._calls, count))))
 
-    def _handle(self, event: events.Event) -> None:
+    def _handle(self, *given: events.Event) -> None:
         began_s = time.process_time()
-        commands = self.state.handle(event, self.now)
+        commands = [self.state.handle(event, self.now) for event in given]
         self.spent_s += time.process_time() - began_s
-        for command in commands:
+        for command in itertools.chain.from_iterable(commands):
             if isinstance(command, events.AssignCall):
                 self._assign(command)
 
@@ -188,11 +194,11 @@ def _collector_at_rest() -> Iterator[None]:
 
 def _calls(load: Load) -> Iterator[events.Waiting]:
     """Yield calls of all routes, of some more often than of others; `hot`: of a few hot ones."""
-    random.seed(1)
+    chance = random.Random(1)  # noqa: S311 (no secrets here)
     routes = range(0, ROUTES, HOT_EVERY)[:50] if load == "hot" else range(ROUTES)
     weights = list(itertools.accumulate(1 / (10 + place) for place in range(len(routes))))
     for number in itertools.count(1):
-        route = random.choices(routes, cum_weights=weights)[0]
+        route = chance.choices(routes, cum_weights=weights)[0]
         memory_mb, cpus = SIZES[route // HOT_EVERY % len(SIZES)]
         most = 0 if route % HOT_EVERY else MOST[route // HOT_EVERY % len(MOST)]
         head = messages.CallHead(
@@ -215,9 +221,23 @@ def _calls(load: Load) -> Iterator[events.Waiting]:
         yield events.waiting(b"%d-0" % number, head)
 
 
+def take_turns(*simulations: Simulation) -> list[Figures]:
+    """Return the figures of simulations that run slice by slice, warmed up before.
+
+    So whatever else the machine does meets them all, and their ratio says something.
+    """
+    for simulation in simulations:
+        simulation.warm_up()
+    with _collector_at_rest():
+        for simulation in simulations * SLICES:
+            simulation.decide(DECISIONS // SLICES)
+    return [simulation.figures() for simulation in simulations]
+
+
 def measure() -> list[Figures]:
     """Return the figures of all loads, each with few and with many runners."""
-    return [Simulation(runners, load).run() for load in LOADS for runners in RUNNERS]
+    by_load = (take_turns(*(Simulation(runners, load) for runners in RUNNERS)) for load in LOADS)
+    return [*itertools.chain.from_iterable(by_load)]
 
 
 def table(figures: list[Figures]) -> str:
