@@ -17,9 +17,10 @@ from enum import Enum
 
 from services.scheduler import lanes
 from services.scheduler.events import Waiting
-from services.scheduler.lanes import App, Lane, Line, Queue
+from services.scheduler.lanes import App, Bundle, Lane, Queue
 from services.scheduler.ledger import NOTHING, Group, Size
-from services.scheduler.placement import ANYWHERE
+from services.scheduler.levels import ANYWHERE
+from services.scheduler.unread import Unread
 
 #: Milliseconds in one bucket of deadlines.
 BUCKET_MS = 100
@@ -45,7 +46,9 @@ class Backlog:
     served just before the latest, so that neither newcomers nor regulars are starved. Within an
     app: sync first, then in the order of the stream, where hot routes and all others together
     take turns. What counts as used is what is charged: a place in line costs nothing, and only
-    the group's own calls can have it, so it is given without regard to other apps.
+    the group's own calls can have it, so it is given without regard to other apps. All this matters
+    when there is not enough: a call that comes while none waits that it would overtake, and finds
+    room, is placed at once.
 
     Example: of 1000 MB and 10 cpus, app a uses 300 MB and 1 cpu: its share is max(0.3, 0.1) =
     0.3. App b uses 100 MB and 5 cpus: 0.5. A waiting call of a goes first. If it needs more than
@@ -66,16 +69,14 @@ class Backlog:
         self._sizes: list[Size] = []
         self._unblocked: dict[Size, Queue] = {}
         #: Lines of groups: those to be tried once more, and those that are parked.
-        self._open: OrderedDict[Group, Line] = OrderedDict()
-        self._parked: dict[Group, Line] = {}
+        self._open: OrderedDict[Group, Bundle] = OrderedDict()
+        self._parked: dict[Group, Bundle] = {}
         self._due: dict[int, dict[str, None]] = {}
         self._total = NOTHING
         self._servings = 0
         #: The app that pays when sync calls are too many.
         self._largest = ""
-        #: App -> its first async entry that is not referenced here.
-        self._passed: dict[str, bytes] = {}
-        self._scanning: set[str] = set()
+        self._unread = Unread()
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -104,7 +105,7 @@ class Backlog:
         for queue in self._unblocked.values():
             if queue.order:
                 return True
-        return call.head.mode == "async" and self._is_behind(call.head.app)
+        return call.head.mode == "async" and self._unread.is_behind(call.head.app)
 
     def offer(self, call: Waiting) -> Admission:
         """Take a call in, if there is room."""
@@ -131,11 +132,12 @@ class Backlog:
             if largest is None or largest.sync <= mine + 1:
                 return None
             self._largest = largest.name
-        lasts = (next(reversed(line.sync.values())) for line in largest.lines.values() if line.sync)
+        tables = (bundle.sync for bundle in largest.bundles.values())
+        lasts = (next(reversed(table.values())) for table in tables if table)
         return self.remove(max(lasts, key=lambda call: call.order).head.call_id)
 
     def put_back(self, call: Waiting) -> None:
-        """Take a call in again, first in its line, whether or not there is room."""
+        """Take a call in again, first in its bundle, whether or not there is room."""
         self._insert(call, last=False)
 
     def remove(self, call_id: str) -> Waiting | None:
@@ -144,12 +146,12 @@ class Backlog:
         if call is None:
             return None
         app, queue = self._apps[call.head.app], self._queues[call.size]
-        line = app.lines[lanes.kind(call)]
-        del line.of(call.head.mode)[call_id]
-        if not line.parked:
-            self._take_turn(app, call, line)
-        if not line:
-            self._forget_line(app, call)
+        bundle = app.bundles[lanes.kind(call)]
+        del bundle.of(call.head.mode)[call_id]
+        if not bundle.parked:
+            self._take_turn(app, call, bundle)
+        if not bundle:
+            self._forget_bundle(app, call)
         self._count(call, app, queue, -1)
         if not queue:
             self._forget_queue(call.size)
@@ -213,12 +215,12 @@ class Backlog:
         """Note that a group cannot use the room that there is for calls of its size."""
         self._open.pop(group, None)
         app, queue = self._apps[group.app], self._queues[group.size]
-        line = app.lines[group]
+        bundle = app.bundles[group]
         queue.room = ANYWHERE  # it is not known any more who has some
-        if line.parked:
+        if bundle.parked:
             return
-        line.parked = True
-        self._parked[group] = line
+        bundle.parked = True
+        self._parked[group] = bundle
         lane = app.lanes[group.size]
         for mode in ("sync", "async"):
             lane.of(mode).pop(group, None)
@@ -228,13 +230,13 @@ class Backlog:
 
     def unpark(self, group: Group) -> None:
         """Note that a group may be able to use room now."""
-        line = self._parked.pop(group, None)
-        if line is None:
+        bundle = self._parked.pop(group, None)
+        if bundle is None:
             return
-        line.parked = False
+        bundle.parked = False
         for mode in ("sync", "async"):
-            if line.of(mode):
-                self._stand(self._apps[group.app], group.size, line, mode)
+            if bundle.of(mode):
+                self._stand(self._apps[group.app], group.size, bundle, mode)
 
     def parked(self, free: Size) -> list[Group]:
         """Return the groups that are parked and whose calls fit into this."""
@@ -245,16 +247,16 @@ class Backlog:
         if group in self._open:
             return
         app = self._apps.get(group.app)
-        line = app.lines.get(group) if app else None
-        if line is not None:
-            self._open[group] = line
+        bundle = app.bundles.get(group) if app else None
+        if bundle is not None:
+            self._open[group] = bundle
 
     def open_all(self) -> None:
         """Note that there may be places in line for any group."""
         for app in self._apps.values():
-            for line in app.lines.values():
-                if line.group is not None:
-                    self._open[line.group] = line
+            for bundle in app.bundles.values():
+                if bundle.group is not None:
+                    self._open[bundle.group] = bundle
 
     # -- what waits
 
@@ -274,8 +276,8 @@ class Backlog:
     def parked_calls(self) -> dict[Size, int]:
         """Return how many calls of each size wait in groups that are parked."""
         counts: dict[Size, int] = {}
-        for group, line in self._parked.items():
-            counts[group.size] = counts.get(group.size, 0) + len(line)
+        for group, bundle in self._parked.items():
+            counts[group.size] = counts.get(group.size, 0) + len(bundle)
         return counts
 
     def is_parked(self, call: Waiting) -> bool:
@@ -296,7 +298,7 @@ class Backlog:
 
     def heads(self) -> list[Waiting]:
         """Return, for each size, the first call that waits for capacity, and one that is parked."""
-        parked = {group.size: line.head() for group, line in self._parked.items()}
+        parked = {group.size: bundle.head() for group, bundle in self._parked.items()}
         standing = [
             self._apps[queue.order[0][2]].lanes[size].first()
             for size, queue in self._queues.items()
@@ -338,46 +340,33 @@ class Backlog:
 
         Each app is returned once; `scanned` ends it.
         """
-        if not self._passed or self._async_room < max(self._async_app_max // 2, 1):
+        if not self._unread or self._async_room < max(self._async_app_max // 2, 1):
             return []
-        found = [
-            (name, entry_id)
-            for name, entry_id in self._passed.items()
-            if name not in self._scanning and self._async_of(name) <= self._async_app_max // 2
-        ]
-        for name, _ in found:
-            self._scanning.add(name)
-            del self._passed[name]
-        return found
+        most = self._async_app_max // 2
+        return self._unread.scan(lambda app_name: self._async_of(app_name) <= most)
 
     def scanned(self, app_name: str, calls: tuple[Waiting, ...], next_id: bytes | None) -> None:
-        """Take in an app's calls that had been passed over; what comes after begins at `next_id`.
-
-        The race: while the scan runs, newer calls of the app come by the usual way. They are
-        passed over (`_offer_async`), and the scan or a later one finds them.
-        """
-        self._scanning.discard(app_name)
+        """Take in an app's calls that had been passed over; the rest begins at `next_id`."""
+        self._unread.end_scan(app_name)
         for call in calls:
             if call.head.call_id in self._calls:
                 continue
             if not self._has_async_room(app_name):
-                self._passed[app_name] = call.entry_id
+                self._unread.begin_at(app_name, call.entry_id)
                 return
             self._insert(call, last=True)
         if next_id is not None:
-            self._passed[app_name] = next_id
+            self._unread.begin_at(app_name, next_id)
 
     def check(self) -> None:
         """Raise AssertionError unless the invariants hold. For tests, after every event."""
-        lines = [
-            (app, kind, line) for app in self._apps.values() for kind, line in app.lines.items()
-        ]
-        calls = [c for _, _, line in lines for c in line.all()]
+        bundles = [(kind, b) for app in self._apps.values() for kind, b in app.bundles.items()]
+        calls = [call for _, bundle in bundles for call in bundle.all()]
         modes = [call.head.mode for call in calls]
-        groups = {kind: line for _, kind, line in lines if line.group is not None}
+        groups = {kind: bundle for kind, bundle in bundles if bundle.group is not None}
         facts = {
             "once": sorted(c.head.call_id for c in calls) == sorted(self._calls),
-            "lines": all(line and (line.group or kind) == kind for _, kind, line in lines),
+            "bundles": all(bundle and (bundle.group or kind) == kind for kind, bundle in bundles),
             "sync": modes.count("sync") == self.sync_waiting,
             "async": modes.count("async") == self.async_waiting,
             "sizes": self.sizes() == {s: len(self.of_size(s)) for s in {c.size for c in calls}},
@@ -388,8 +377,8 @@ class Backlog:
             ),
             "blocked": self._sizes == sorted(self._queues)
             and self._unblocked == {s: q for s, q in self._queues.items() if q.room},
-            "open": all(groups.get(group) is line for group, line in self._open.items()),
-            "parked": self._parked == {kind: line for kind, line in groups.items() if line.parked},
+            "open": all(groups.get(group) is bundle for group, bundle in self._open.items()),
+            "parked": self._parked == {k: bundle for k, bundle in groups.items() if bundle.parked},
             "idle": not any(app.idle for app in self._apps.values()),
             "due": sum(map(len, self._due.values()))
             == sum(1 for call in calls if call.head.wait_until_ms),
@@ -402,9 +391,9 @@ class Backlog:
     @staticmethod
     def _has_right_lanes(app: App) -> bool:
         standing: dict[tuple[Size, str], set[Group | None]] = {}
-        for line in app.lines.values():
-            for call in () if line.parked else line.all():
-                standing.setdefault((call.size, call.head.mode), set()).add(line.group)
+        for bundle in app.bundles.values():
+            for call in () if bundle.parked else bundle.all():
+                standing.setdefault((call.size, call.head.mode), set()).add(bundle.group)
         listed = {
             (size, mode): set(lane.of(mode))
             for size, lane in app.lanes.items()
@@ -428,14 +417,10 @@ class Backlog:
     def _has_async_room(self, app_name: str) -> bool:
         return self._async_room > 0 and self._async_of(app_name) < self._async_app_max
 
-    def _is_behind(self, app_name: str) -> bool:
-        """Say whether async calls of an app that came before are still to be read."""
-        return app_name in self._passed or app_name in self._scanning
-
     def _offer_async(self, call: Waiting) -> Admission:
         app_name = call.head.app
-        if self._is_behind(app_name) or not self._has_async_room(app_name):
-            self._passed.setdefault(app_name, call.entry_id)
+        if self._unread.is_behind(app_name) or not self._has_async_room(app_name):
+            self._unread.pass_over(app_name, call.entry_id)
             return Admission.PASSED_OVER
         self._insert(call, last=True)
         return Admission.WAITS
@@ -452,40 +437,40 @@ class Backlog:
         if call.size not in self._queues:
             self._queues[call.size] = self._unblocked[call.size] = Queue()
             bisect.insort(self._sizes, call.size)
-        line = app.lines.get(kind)
-        if line is None:
-            line = app.lines[kind] = Line(group=call.group)
+        bundle = app.bundles.get(kind)
+        if bundle is None:
+            bundle = app.bundles[kind] = Bundle(group=call.group)
             if call.group is not None:
-                self._open[call.group] = line
-        calls = line.of(mode)
+                self._open[call.group] = bundle
+        calls = bundle.of(mode)
         calls[call.head.call_id] = call
         if not last:
             calls.move_to_end(call.head.call_id, last=False)
-        if not line.parked:
-            self._stand(app, call.size, line, mode)
+        if not bundle.parked:
+            self._stand(app, call.size, bundle, mode)
         self._calls[call.head.call_id] = call
         self._count(call, app, self._queues[call.size], +1)
         if call.head.wait_until_ms:
             bucket = self._due.setdefault(call.head.wait_until_ms // BUCKET_MS, {})
             bucket[call.head.call_id] = None
 
-    def _stand(self, app: App, size: Size, line: Line, mode: str) -> None:
-        """Let a line have its turn in its app's lane."""
+    def _stand(self, app: App, size: Size, bundle: Bundle, mode: str) -> None:
+        """Let a bundle have its turn in its app's lane."""
         lane = app.lanes.get(size)
         if lane is None:
             if not app.lanes:
                 app.share = self._share(app)
             lane = app.lanes[size] = Lane()
             bisect.insort(self._queues[size].order, app.place)
-        lane.of(mode)[line.group] = line
+        lane.of(mode)[bundle.group] = bundle
 
-    def _take_turn(self, app: App, call: Waiting, line: Line) -> None:
-        """Let the other lines in a lane go first, after a call of this one has been taken out."""
+    def _take_turn(self, app: App, call: Waiting, bundle: Bundle) -> None:
+        """Let the other bundles of a lane go first, after a call of this one was taken out."""
         turns = app.lanes[call.size].of(call.head.mode)
-        if line.of(call.head.mode):
-            turns.move_to_end(line.group)
+        if bundle.of(call.head.mode):
+            turns.move_to_end(bundle.group)
             return
-        del turns[line.group]
+        del turns[bundle.group]
         self._forget_lane_if_empty(app, call.size)
 
     def _forget_lane_if_empty(self, app: App, size: Size) -> None:
@@ -493,8 +478,8 @@ class Backlog:
             del app.lanes[size]
             self._unlist(self._queues[size], app)
 
-    def _forget_line(self, app: App, call: Waiting) -> None:
-        del app.lines[lanes.kind(call)]
+    def _forget_bundle(self, app: App, call: Waiting) -> None:
+        del app.bundles[lanes.kind(call)]
         if call.group is not None:
             self._open.pop(call.group, None)
             self._parked.pop(call.group, None)
@@ -532,7 +517,7 @@ class Backlog:
         return app
 
     def _forget_if_idle(self, app: App) -> None:
-        if not app.lines and app.idle:
+        if not app.bundles and app.idle:
             del self._apps[app.name]
 
     def _use(self, app: App, memory_mb: int, millicpus: int, served: float) -> None:

@@ -17,6 +17,8 @@ from shared.streams import Entry, Outbox
 
 log = structlog.get_logger()
 
+_OF_CALLS = frozenset((keys.CALLS_SYNC, keys.CALLS_ASYNC))
+
 
 class Intake:
     """Turns entries into messages. An entry nobody can decode is moved aside, counted, logged."""
@@ -63,7 +65,7 @@ class Intake:
 
 def _check(stream: str, head: messages.CallHead) -> None:
     """Raise `Undecodable` for a call in the stream of the other mode: it would be lost there."""
-    if stream in {keys.CALLS_SYNC, keys.CALLS_ASYNC} and stream != keys.calls(head.mode):
+    if stream in _OF_CALLS and stream != keys.calls(head.mode):
         raise Undecodable(f"{head.mode} call {head.call_id} in {stream}")
 
 

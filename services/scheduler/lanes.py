@@ -9,14 +9,14 @@ from typing import Generic, TypeVar
 
 from services.scheduler.events import Waiting
 from services.scheduler.ledger import Group, Size
-from services.scheduler.placement import ANYWHERE
+from services.scheduler.levels import ANYWHERE
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 #: An app's place among others, the smallest first: its share, when it was served, its name.
 Place = tuple[float, float, str]
-#: What calls share a line by: their group, or their size alone.
+#: What calls share a bundle by: their group, or their size alone.
 Kind = Size | Group
 
 
@@ -55,7 +55,7 @@ class _ByMode(Generic[K, V]):
 
 
 @dataclass(slots=True)
-class Line(_ByMode[str, Waiting]):
+class Bundle(_ByMode[str, Waiting]):
     """One app's waiting calls of one size and group, each mode in the order of its stream."""
 
     group: Group | None = None
@@ -64,8 +64,8 @@ class Line(_ByMode[str, Waiting]):
 
 
 @dataclass(slots=True)
-class Lane(_ByMode[Group | None, Line]):
-    """One app's lines of one size that capacity would help: they take turns, sync calls first."""
+class Lane(_ByMode[Group | None, Bundle]):
+    """One app's bundles of one size that capacity would help: they take turns, sync calls first."""
 
     def first(self) -> Waiting:
         """Return the call that is placed before all others of this lane."""
@@ -83,7 +83,7 @@ class App:
     used_millicpus: int = 0
     #: Its dominant share; kept up only while it has a lane, where its place counts.
     share: float = 0.0
-    lines: dict[Kind, Line] = field(default_factory=dict)
+    bundles: dict[Kind, Bundle] = field(default_factory=dict)
     lanes: dict[Size, Lane] = field(default_factory=dict)
     sync: int = 0
     async_: int = 0
@@ -96,7 +96,7 @@ class App:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to know of it."""
-        return not (self.lines or self.used_mb or self.used_millicpus)
+        return not (self.bundles or self.used_mb or self.used_millicpus)
 
 
 @dataclass(slots=True)
@@ -117,5 +117,5 @@ class Queue:
 
 
 def kind(call: Waiting) -> Kind:
-    """Return what a call shares a line by."""
+    """Return what a call shares a bundle by."""
     return call.group or call.size

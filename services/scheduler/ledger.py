@@ -6,6 +6,7 @@ of a cpu, so that sums balance exactly.
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -255,6 +256,12 @@ class Ledger:
             engine_id: (account.offered, Size(account.given_mb, account.given_millicpus))
             for engine_id, account in self._accounts.items()
         }
+
+    def groups(self) -> Iterator[tuple[str, Group, int]]:
+        """Yield runners, groups and how many calls of the group the runner has."""
+        for account in self._accounts.values():
+            for (runner_id, group), members in account.members.items():
+                yield runner_id, group, members
 
     def check(self) -> None:
         """Raise AssertionError unless all sums balance. For tests, after every event."""

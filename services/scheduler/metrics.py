@@ -1,10 +1,12 @@
 """What does the scheduler count? Its metrics, and how they are read off the state."""
 
 import functools
+import itertools
 from typing import get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from services.scheduler.ledger import Size
 from services.scheduler.placement import Reason
 from services.scheduler.state import State
 
@@ -28,6 +30,10 @@ RUNNERS = Gauge("millrace_runners", "Runners known.", ["standing"])
 MEMORY_MB = Gauge("millrace_engine_memory_mb", "Memory of an engine.", ["engine", "kind"])
 CPUS = Gauge("millrace_engine_cpus", "Cpus of an engine.", ["engine", "kind"])
 
+_KINDS = ("offered", "reserved")
+#: The gauges of each engine: there may be a thousand, and looking labels up costs the most.
+_of_engine: dict[str, list[Gauge]] = {}
+
 
 @functools.cache
 def assigned(mode: str) -> Counter:
@@ -45,16 +51,27 @@ def show(state: State) -> None:
         standings[runner.describe()] += 1
     for standing, count in standings.items():
         RUNNERS.labels(standing).set(count)
-    MEMORY_MB.clear()
-    CPUS.clear()
-    for engine_id, (offered, given) in state.ledger.engines().items():
-        for kind, size in (("offered", offered), ("reserved", given)):
-            MEMORY_MB.labels(engine_id, kind).set(size.memory_mb)
-            CPUS.labels(engine_id, kind).set(size.millicpus / 1000)
+    _show_engines(state.ledger.engines())
+
+
+def _show_engines(engines: dict[str, tuple[Size, Size]]) -> None:
+    """Show what each engine offers and what of it is reserved, and no other engines."""
+    for engine_id in _of_engine.keys() - engines.keys():
+        del _of_engine[engine_id]
+        for gauge, kind in itertools.product((MEMORY_MB, CPUS), _KINDS):
+            gauge.remove(engine_id, kind)
+    for engine_id, sizes in engines.items():
+        if engine_id not in _of_engine:
+            gauges = itertools.product((MEMORY_MB, CPUS), _KINDS)
+            _of_engine[engine_id] = [gauge.labels(engine_id, kind) for gauge, kind in gauges]
+        amounts = (*(size.memory_mb for size in sizes), *(size.millicpus / 1000 for size in sizes))
+        for gauge, amount in zip(_of_engine[engine_id], amounts, strict=True):
+            gauge.set(amount)
 
 
 def show_nothing() -> None:
     """Clear the gauges: a standby knows nothing."""
     LEADER.set(0)
-    for gauge in (WAITING, RUNNERS, MEMORY_MB, CPUS):
+    _show_engines({})
+    for gauge in (WAITING, RUNNERS):
         gauge.clear()

@@ -4,13 +4,12 @@ Knows nothing of queues or of time. The answer must not cost more with a thousan
 with ten, so sets of runners are bits of integers, kept by level of free capacity.
 """
 
-import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from services.scheduler.ledger import NOTHING, Size
+from services.scheduler.levels import ANYWHERE, Levels, least_levels, level
 
 Reason = Literal["no_runner", "too_large", "memory", "cpus", "earmarked", "concurrency"]
 
@@ -18,95 +17,6 @@ Reason = Literal["no_runner", "too_large", "memory", "cpus", "earmarked", "concu
 COMPARED = 8
 #: An engine that has this part of its cpus free (one half) has room to spare.
 SPARE_PART = 2
-#: All runners, as a set.
-ANYWHERE = -1
-
-
-@lru_cache(maxsize=1 << 16)
-def level(amount: int) -> int:
-    """Return the level of an amount: four to each doubling, so about 20 % apart; -1 for nothing.
-
-    >>> [level(amount) for amount in (1024, 1279, 1280, 2048)]
-    [40, 40, 41, 44]
-    """
-    if amount <= 0:
-        return -1
-    octave = amount.bit_length() - 1
-    return octave * 4 + ((amount << 2 >> octave) & 3)
-
-
-class Levels:
-    """Which runners are at which level? A set of runners for each level in use."""
-
-    def __init__(self) -> None:
-        self._sets: dict[int, int] = {}
-        self._order: list[int] = []
-
-    def add(self, bits: int, at: int) -> None:
-        """Put runners that are at no level at one."""
-        if not bits:
-            return
-        if at not in self._sets:
-            self._sets[at] = 0
-            bisect.insort(self._order, at)
-        self._sets[at] |= bits
-
-    def discard(self, bits: int, at: int) -> None:
-        """Take runners away from their level."""
-        if not bits:
-            return
-        self._sets[at] ^= bits
-        if not self._sets[at]:
-            del self._sets[at]
-            del self._order[bisect.bisect_left(self._order, at)]
-
-    def move(self, bits: int, before: int, now: int) -> None:
-        """Put runners from one level to another."""
-        self.discard(bits, before)
-        self.add(bits, now)
-
-    def from_(self, least: int) -> int:
-        """Return the runners at a level or above."""
-        found = 0
-        for at in reversed(self._order):
-            if at < least:
-                break
-            found |= self._sets[at]
-        return found
-
-    def descending(self, least: int) -> Iterator[int]:
-        """Yield the runners by level, highest first, down to the least."""
-        for at in reversed(self._order):
-            if at < least:
-                return
-            yield self._sets[at]
-
-    def lowest(self, among: int) -> tuple[int, int] | None:
-        """Return the lowest level where some of these runners are, and which; None if nowhere."""
-        for at in self._order:
-            found = self._sets[at] & among
-            if found:
-                return at, found
-        return None
-
-
-class _Least(NamedTuple):
-    """Levels from which on a size fits for sure, and from which on it may fit."""
-
-    sure_memory: int
-    sure_cpus: int
-    memory: int
-    cpus: int
-
-
-@lru_cache(maxsize=4096)
-def _least(size: Size) -> _Least:
-    memory_mb, millicpus = size
-    return _Least(_sure(memory_mb), _sure(millicpus), level(memory_mb), level(millicpus))
-
-
-def _sure(amount: int) -> int:
-    return level(amount - 1) + 1 if amount > 1 else 0
 
 
 @dataclass(slots=True)
@@ -379,7 +289,7 @@ class Placement:
         self._settle()
         if candidates.bit_count() <= COMPARED:
             return self._first(candidates, size)
-        least = _least(size)
+        least = least_levels(size)
         sure = candidates & self._cpus.from_(least.sure_cpus)
         for runners in self._memory.descending(least.sure_memory):
             if runners & sure:

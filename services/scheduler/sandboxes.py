@@ -7,7 +7,7 @@ capacity. Runners are bits (`Fleet`), so that whole sets of them are compared at
 from dataclasses import dataclass, field
 
 from services.scheduler.ledger import Group
-from services.scheduler.placement import Levels
+from services.scheduler.levels import Levels
 from shared import messages
 
 
@@ -176,7 +176,8 @@ def _update(shelf: _Shelf, sandboxes: tuple[messages.SandboxCount, ...]) -> set[
     said: dict[str, int] = {}
     for count in sandboxes:
         key = count.sandbox_key
-        said[key] = said.get(key, 0) + count.idle + count.busy + count.starting
+        if key:
+            said[key] = said.get(key, 0) + count.idle + count.busy + count.starting
     before, shelf.said, shelf.sandboxes = shelf.said, said, sandboxes
     return {key for key, _ in said.items() ^ before.items()}
 
@@ -219,3 +220,14 @@ class Lines:
         if found is None or found[0] >= group.longest:
             return 0
         return found[1] & -found[1]
+
+    def check(self, members: dict[tuple[int, Group], int]) -> None:
+        """Raise AssertionError unless the lines are as long as these numbers of calls say."""
+        full: dict[Group, int] = {}
+        for (bit, group), count in members.items():
+            if count >= group.most:
+                full[group] = full.get(group, 0) | bit
+                if self._lengths[group].lowest(bit) != (count, bit):
+                    raise AssertionError(f"line of {group} at {bit}: {count}")
+        if self._full != full:
+            raise AssertionError(f"{self._full} should be {full}")

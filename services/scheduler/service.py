@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 #: Entries of each stream in one read at most.
 READ_COUNT = 512
+#: Events decided about at one go; then what follows from them may be sent, before more are.
+GO_MAX = 128
 #: Seconds between two ticks; a deadline is noticed at most so late.
 TICK_S = 0.25
 #: Seconds since the last read, up to which the state counts as caught up.
@@ -40,6 +42,7 @@ IN_FLIGHT_MAX = 4096
 SETTLE_S = 2.0
 #: A reign that lasted so many seconds began well: the next failure is waited out anew.
 GOOD_REIGN_S = 10.0
+_NOT_ASSIGNED = (scripts.GONE, scripts.LOST)
 
 
 def now() -> Now:
@@ -63,6 +66,8 @@ class Reign:
         self._reclaimer = Reclaimer(redis, outbox, self._intake, settings.max_attempts)
         self._events: deque[Event] = deque()
         self._deciding = False
+        #: When the events were taken that are being decided about.
+        self._now = now()
         self._positions = {keys.CALLS_SYNC: "0", keys.CALLS_ASYNC: "0"}
         self._caught_up_s = 0.0
         self._shown_s = 0.0
@@ -147,10 +152,12 @@ class Reign:
         self._caught_up_s = clock.monotonic_s()
         for stream in (keys.CALLS_SYNC, keys.CALLS_ASYNC):
             calls = self._intake.calls(stream, found.get(stream, ()))
-            if calls:
-                read.append(events.CallsArrived(calls))
-        if read:
-            self._take(*read)
+            goes = range(0, len(calls), GO_MAX)
+            read += [events.CallsArrived(calls[first : first + GO_MAX]) for first in goes]
+        for first in range(0, len(read), GO_MAX):
+            if first:
+                await asyncio.sleep(0)  # what has been decided is sent meanwhile
+            self._take(*read[first : first + GO_MAX])
 
     async def _all_reports(self, first: list[Entry]) -> list[messages.Event]:
         """Return what `first` and the entries of `events` after it say, up to the present."""
@@ -196,56 +203,55 @@ class Reign:
         if not self._lease.held:
             self._end_with(LeaseLost())
             return
-        begun = now()
+        self._now = now()
         while self._events:
-            for command in self._state.handle(self._events.popleft(), begun):
+            for command in self._state.handle(self._events.popleft(), self._now):
                 self._deeds[type(command)](command)
         ended_s = clock.monotonic_s()
-        metrics.DECISION_SECONDS.observe(ended_s - begun.s)
+        metrics.DECISION_SECONDS.observe(ended_s - self._now.s)
         if ended_s - self._shown_s > SHOW_S:
             self._shown_s = ended_s
             metrics.show(self._state)
 
     # -- performing
 
-    def _send(
-        self, command: scripts.Command, answered: Callable[[Any], None] | None = None
-    ) -> None:
-        """Send a command; `answered` gets Redis' answer. An unknown outcome ends the reign."""
+    def _send(self, command: scripts.Command, landed: Callable[[Any], None] | None = None) -> None:
+        """Send a command; `landed` is called once it is done with, and asks `_answer`."""
         future = self._outbox.send(command)
         self._in_flight.add(future)
-        future.add_done_callback(partial(self._land, answered))
+        future.add_done_callback(landed or self._answer)
 
-    def _land(self, answered: Callable[[Any], None] | None, future: "asyncio.Future[Any]") -> None:
+    def _answer(self, future: "asyncio.Future[Any]") -> Any:  # noqa: ANN401 (whatever Redis says)
+        """Return Redis' answer to a command. An unknown outcome ends the reign: None."""
         self._in_flight.discard(future)
         self._landed.set()
         error = future.exception()
-        if error is not None:
-            self._end_with(error)
-        elif answered is not None:
-            answered(future.result())
+        if error is None:
+            return future.result()
+        self._end_with(error)
+        return None
 
     def _end_with(self, error: BaseException) -> None:
         if not self._failed.done():
             self._failed.set_exception(error)
 
     def _assign(self, command: events.AssignCall) -> None:
-        head = command.call.head
-        assignment = messages.Assignment(self._epoch, clock.epoch_ms())
-        source = keys.calls(head.mode)
+        call, runner_id = command.call, command.runner_id
+        source = keys.calls(call.head.mode)
+        assignment = messages.Assignment(self._epoch, self._now.ms)
         self._send(
-            scripts.assign(source, command.call.entry_id, command.runner_id, assignment),
+            scripts.assign(source, call.entry_id, runner_id, assignment),
             partial(self._assigned, command),
         )
-        log.debug("call_assigned", call_id=head.call_id, runner_id=command.runner_id)
 
-    def _assigned(self, command: events.AssignCall, answer: bytes) -> None:
+    def _assigned(self, command: events.AssignCall, future: "asyncio.Future[Any]") -> None:
+        answer = self._answer(future)
         if answer == scripts.FENCED:
             self._end_with(LeaseLost("a later reign has begun"))
-        elif answer in {scripts.GONE, scripts.LOST}:
+        elif answer in _NOT_ASSIGNED:
             metrics.ASSIGN_FAILURES.labels(answer.decode()).inc()
             self._take(events.AssignFailed(command.call, command.runner_id, answer))
-        else:
+        elif answer is not None:
             metrics.assigned(command.call.head.mode).inc()
 
     def _refuse(self, command: events.RefuseCall) -> None:
@@ -267,7 +273,7 @@ class Reign:
     def _end(self, call: Waiting, failed: messages.Failed | None) -> None:
         metrics.REFUSALS.labels(failed.code if failed else "cancelled").inc()
         stream = keys.calls(call.head.mode)
-        now_ms = clock.epoch_ms()
+        now_ms = self._now.ms
         self._send(ending.ended(stream, call.entry_id, call.head, failed, now_ms=now_ms))
 
     def _forward_cancel(self, command: events.ForwardCancel) -> None:
@@ -283,7 +289,7 @@ class Reign:
             app=head.app,
             reason=command.reason,
             why=command.message,
-            waited_ms=clock.epoch_ms() - head.accepted_ms,
+            waited_ms=self._now.ms - head.accepted_ms,
         )
 
     # -- longer deeds, each a task of the reign

@@ -12,11 +12,11 @@ from typing import Any
 
 from services.scheduler import events
 from services.scheduler.backlog import Admission, Backlog
+from services.scheduler.capacity import Capacity
 from services.scheduler.events import Command, Event, Now, Waiting
-from services.scheduler.fleet import Fleet, Runner, Standing
-from services.scheduler.ledger import NOTHING, Group, Ledger, Reservation, Size
-from services.scheduler.placement import ANYWHERE, Placement, Reason, Shortage
-from services.scheduler.sandboxes import Lines, Sandboxes
+from services.scheduler.fleet import Runner, Standing
+from services.scheduler.ledger import NOTHING, Group, Reservation, Size
+from services.scheduler.placement import Reason, Shortage
 from services.scheduler.settings import Settings
 from shared import messages
 
@@ -44,11 +44,10 @@ class State:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.fleet = Fleet()
-        self.ledger = Ledger()
-        self.placement = Placement()
-        self.sandboxes = Sandboxes()
-        self.lines = Lines()
+        self.capacity = Capacity()
+        self.fleet = self.capacity.fleet
+        self.ledger = self.capacity.ledger
+        self.placement = self.capacity.placement
         self.backlog = Backlog(settings.sync_backlog_max, settings.async_backlog_max)
         self._now = Now(0.0, 0)
         self._commands: list[Command] = []
@@ -100,19 +99,13 @@ class State:
 
     def check(self) -> None:
         """Raise AssertionError unless the invariants hold. For tests, after every event."""
-        for part in (self.ledger, self.fleet, self.placement, self.sandboxes, self.backlog):
-            part.check()
+        self.capacity.check()
+        self.backlog.check()
         for call in self.backlog:
             if call.head.call_id in self.ledger:
                 raise AssertionError(f"{call.head.call_id} waits and is assigned")
-            if self._find(call) is not None:
+            if self.capacity.find(call) is not None:
                 raise AssertionError(f"{call} waits though there is room")
-        for runner in self.fleet:
-            if runner.load != self.ledger.count_of(runner.said.runner_id):
-                raise AssertionError(f"load of {runner}")
-        for engine_id in self.ledger.engines():
-            if self.placement.free(engine_id) not in {None, self.ledger.free(engine_id)}:
-                raise AssertionError(f"free capacity of {engine_id}")
         if self.backlog.next() is not None:
             raise AssertionError(f"{self.backlog.next()} is still to be tried")
 
@@ -120,8 +113,7 @@ class State:
 
     def _rebuilt(self, event: events.Rebuilt) -> None:
         for heartbeat in event.heartbeats:
-            self.fleet.beat(heartbeat, self._now.s)
-            self.sandboxes.beat(self.fleet[heartbeat.runner_id].bit, heartbeat)
+            self.capacity.beat(heartbeat, self._now.s)
         for held in event.held:
             self._recover(held)
         for engine_id in {heartbeat.engine_id for heartbeat in event.heartbeats}:
@@ -133,20 +125,13 @@ class State:
         runner = self.fleet.get(held.runner_id)
         if runner is None or held.head.call_id in self.ledger:
             return
-        reservation = _reservation(events.waiting(b"0-0", held.head), runner, entry_id=b"")
-        self._take_into_account(runner, reservation, self.ledger.recover(reservation))
+        charged = self.capacity.recover(events.waiting(b"0-0", held.head), runner)
+        if charged != NOTHING:
+            self.backlog.charge(held.head.app, charged)
 
     def _heartbeat(self, said: messages.Heartbeat) -> None:
-        changed = self.fleet.beat(said, self._now.s)
-        runner = self.fleet.get(said.runner_id)
-        if runner is None or runner.standing is Standing.LEAVING:
-            return
-        self.sandboxes.beat(runner.bit, said)
-        if len(changed) > 1:
-            self.ledger.move(said.runner_id, said.engine_id)
-        for engine_id in changed:
+        for engine_id in self.capacity.beat(said, self._now.s):
             self._look_at(engine_id)
-        self.placement.set_idle(said.engine_id, self.fleet.idle_mb(said.engine_id))
         self._audit(said)
 
     def _audit(self, said: messages.Heartbeat) -> None:
@@ -186,41 +171,27 @@ class State:
         for call_id in self.ledger.held_by(event.runner_id):
             self._release(call_id, event.runner_id)
         self._audits.pop(event.runner_id, None)
-        self.sandboxes.forget(event.runner_id)
-        engine_id = self.fleet.remove(event.runner_id)
+        engine_id = self.capacity.forget(event.runner_id)
         if engine_id is not None:
             self._look_at(engine_id)
 
     def _look_at(self, engine_id: str) -> None:
-        """Bring ledger and placement up to what the fleet says of an engine."""
-        view = self.fleet.view(engine_id)
-        self.ledger.offer(engine_id, view.offered)
+        """Note that something has changed about an engine or its runners."""
+        joined = self.capacity.look_at(engine_id)
         self.backlog.set_total(self.ledger.total)
-        if view.offered == NOTHING and not view.staying:
-            self.placement.remove(engine_id)
-            return
-        usable_before = self.placement.usable(engine_id)
-        self.placement.describe(
-            engine_id,
-            offered=view.offered,
-            images=view.images,
-            usable=view.usable,
-            staying=view.staying,
-        )
         self._room_at(engine_id)
-        if view.usable & ~usable_before:
+        if joined:
             self.backlog.open_all()
 
     def _room_at(self, engine_id: str) -> None:
-        """Note that an engine's free capacity has changed, and what of the waiting fits it now."""
-        free = self.ledger.free(engine_id)
-        self.placement.set_free(engine_id, free)
-        runners, only = self.placement.usable(engine_id), self.placement.kept_for(engine_id)
+        """Note that an engine may have more room, and what of the waiting it may take now."""
+        runners = self.placement.usable(engine_id)
         if not (runners and self.backlog):
             return
+        free, only = self.ledger.free(engine_id), self.placement.kept_for(engine_id)
         self.backlog.unblock(free, runners, only)
         for group in self.backlog.parked(free):
-            if only in {None, group.size} and runners & ~self.lines.full(group):
+            if only in {None, group.size} and self.capacity.takes_more(engine_id, group):
                 self.backlog.unpark(group)
 
     # -- calls
@@ -241,7 +212,7 @@ class State:
             if held.entry_id == call.entry_id:
                 return  # Read before it was assigned, on another way (`ScanAsync`).
             # It is in a stream of waiting calls, so no runner has it: one has put it back.
-            self._take_out_of_account(held)
+            self._take_back(held)
         if call_id in self._left:
             self._commands.append(events.CancelWaiting(call))
         elif call.head.mode == "sync" and self._cannot_ever(call.size):
@@ -280,7 +251,7 @@ class State:
         """Free what a call holds, if it holds it at that runner."""
         held = self.ledger.get(call_id)
         if held is not None and held.runner_id == runner_id:
-            self._take_out_of_account(held)
+            self._take_back(held)
 
     def _caller_left(self, event: messages.CancelCall) -> None:
         call = self.backlog.remove(event.call_id)
@@ -318,80 +289,47 @@ class State:
     def _place_all(self) -> None:
         while (found := self.backlog.next()) is not None:
             call, room = found
-            runner = self._find(call, room)
+            runner = self.capacity.find(call, room)
             if runner is not None:
                 self.backlog.remove(call.head.call_id)
                 self._assign(call, runner)
-            elif call.group is not None and self._is_room(call.size, room):
+            elif call.group is not None and self.capacity.is_room(call.size, room):
                 self.backlog.park(call.group)
             else:
                 self.backlog.block(call, self._now.s)
 
     def _assign_at_once(self, call: Waiting) -> bool:
         """Assign a call that nobody waits before; says whether there is room for it."""
-        runner = None if self.backlog.overtakes(call) else self._find(call)
+        runner = None if self.backlog.overtakes(call) else self.capacity.find(call)
         if runner is not None:
             self._assign(call, runner)
         return runner is not None
 
-    def _is_room(self, size: Size, room: int) -> bool:
-        """Say whether there is room for a call that may go to any runner."""
-        return self.placement.best(size, "", room=room) is not None
-
-    def _find(self, call: Waiting, room: int = ANYWHERE) -> Runner | None:
-        """Return the runner for a call: one with capacity for it, else one with a place in line."""
-        group, where = call.group, self.sandboxes.at(call.head.sandbox_key)
-        spot = self.placement.best(
-            call.size,
-            call.head.image,
-            room=room,
-            ready=where.ready,
-            home=where.home,
-            full=self.lines.full(group) if group is not None else 0,
-        )
-        if spot is not None:
-            return self.fleet.pick(*spot)
-        if group is None:
-            return None
-        bit = self.lines.shortest(group, self.placement.open_to(call.size))
-        return self.fleet.having(bit) if bit else None
-
     def _assign(self, call: Waiting, runner: Runner) -> None:
-        reservation = _reservation(call, runner, call.entry_id)
-        charged = self.ledger.reserve(reservation)
-        self._take_into_account(runner, reservation, charged)
-        self._commands.append(events.AssignCall(call, reservation.runner_id))
+        charged, said = self.capacity.give(call, runner), runner.said
+        self._commands.append(events.AssignCall(call, said.runner_id))
+        if call.group is not None:
+            self._see_line(call.group, runner)
+        if charged == NOTHING:
+            return
+        self.backlog.charge(call.head.app, charged)
+        runners = self.placement.usable(said.engine_id)
+        self.backlog.shrink(runners, self.ledger.free(said.engine_id), self._now.s)
         earmark = self.placement.earmark
         if earmark is not None and charged == earmark[1]:
             self._lift_earmark()
 
-    def _take_into_account(self, runner: Runner, held: Reservation, charged: Size) -> None:
-        """Tell all that know of calls that a runner has got one."""
-        runner.load += 1
-        group = held.group
-        if held.sandbox_key:
-            most = group.most if group else 0
-            self.sandboxes.give(held.runner_id, runner.bit, held.sandbox_key, most)
-        if group is not None:
-            now = self.ledger.members(held.engine_id, held.runner_id, group)
-            self.lines.change(runner.bit, group, now - 1, now)
-        if charged != NOTHING:
-            self.backlog.charge(held.app, charged)
-            free = self.ledger.free(held.engine_id)
-            self.placement.set_free(held.engine_id, free)
-            self.backlog.shrink(self.placement.usable(held.engine_id), free, self._now.s)
-
-    def _take_out_of_account(self, held: Reservation) -> None:
-        """Tell all that know of calls that a runner is rid of one."""
-        runner, group = self.fleet[held.runner_id], held.group
-        freed = self.ledger.release(held.call_id)
-        runner.load -= 1
-        if held.sandbox_key:
-            self.sandboxes.take(held.runner_id, held.sandbox_key)
-        if group is not None:
-            now = self.ledger.members(held.engine_id, held.runner_id, group)
-            self.lines.change(runner.bit, group, now + 1, now)
+    def _see_line(self, group: Group, runner: Runner) -> None:
+        """Note that a line begins if a group's sandboxes at a runner have just all been taken."""
+        said = runner.said
+        if self.ledger.members(said.engine_id, said.runner_id, group) == group.most:
             self.backlog.open(group)
+
+    def _take_back(self, held: Reservation) -> None:
+        """Free what a call holds."""
+        freed = self.capacity.take(held)
+        if held.group is not None:
+            self.backlog.open(held.group)
         if freed != NOTHING:
             self.backlog.refund(held.app, freed)
             self._room_at(held.engine_id)
@@ -406,6 +344,7 @@ class State:
         engine_id = self.placement.lift_earmark()
         if engine_id is not None:
             self._room_at(engine_id)
+            self.backlog.open_all()
 
     # -- time
 
@@ -490,21 +429,6 @@ class State:
                 reported[what] = self._now.s
                 self._commands.append(events.ReportWait(call, shortage.reason, shortage.message))
         self._reported = reported
-
-
-def _reservation(call: Waiting, runner: Runner, entry_id: bytes) -> Reservation:
-    """Return what a call is to hold at a runner."""
-    head, said = call.head, runner.said
-    return Reservation(
-        head.call_id,
-        head.app,
-        said.runner_id,
-        said.engine_id,
-        call.size,
-        entry_id,
-        head.sandbox_key,
-        call.group,
-    )
 
 
 def _no_place(group: Group) -> str:

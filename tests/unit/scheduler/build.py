@@ -76,6 +76,10 @@ class Driver:
         return commands
 
 
+def rebuilt(*heartbeats: messages.Heartbeat) -> events.Rebuilt:
+    return events.Rebuilt(heartbeats, ())
+
+
 def of(kind: type[Any], commands: list[Command]) -> list[Any]:
     return [command for command in commands if isinstance(command, kind)]
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.scheduler.ledger import Size
-from services.scheduler.placement import COMPARED, Levels, Placement, level
+from services.scheduler.levels import Levels, level
+from services.scheduler.placement import COMPARED, Placement
 
 CPU = 1000
 

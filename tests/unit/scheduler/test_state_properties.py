@@ -1,10 +1,14 @@
 """Whatever happens in whatever order: sums balance, no call is in two places, none is lost."""
 
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from services.scheduler import events
+from services.scheduler import events, ledger
 from services.scheduler.events import Command, Waiting
 from shared import messages
 from tests.unit.scheduler.build import Driver, call, head, heartbeat
@@ -12,7 +16,37 @@ from tests.unit.scheduler.build import Driver, call, head, heartbeat
 RUNNERS = st.sampled_from([f"r{n}" for n in range(4)])
 APPS = st.sampled_from(["a", "b", "c"])
 MODES: st.SearchStrategy[messages.Mode] = st.sampled_from(["sync", "async"])
-ARRIVAL = st.tuples(APPS, MODES, st.sampled_from([100, 250, 600]), st.sampled_from([0.5, 2.0]))
+#: A route's key and its `max_concurrency`: plain ones, and hot ones with short lines.
+ROUTES = [("", 0), ("plain", 0), ("h", 1), ("i", 2), ("i", 3)]
+ARRIVAL = st.tuples(
+    APPS,
+    MODES,
+    st.sampled_from([100, 250, 600]),
+    st.sampled_from([0.5, 2.0]),
+    st.sampled_from(ROUTES),
+)
+Arrival = tuple[str, messages.Mode, int, float, tuple[str, int]]
+COUNT = st.builds(
+    messages.SandboxCount,
+    app=st.just("a"),
+    path=st.just("/p"),
+    sandbox_key=st.sampled_from(["plain", "h", "i"]),
+    idle=st.integers(0, 2),
+    busy=st.integers(0, 2),
+    starting=st.integers(0, 1),
+)
+
+
+def fields(arrival: Arrival) -> dict[str, Any]:
+    """What the head of such a call has."""
+    app, _, memory_mb, cpus, (key, most) = arrival
+    return {
+        "app": app,
+        "memory_mb": memory_mb,
+        "cpus": cpus,
+        "sandbox_key": key,
+        "max_concurrency": most,
+    }
 
 
 class World(RuleBasedStateMachine):
@@ -23,8 +57,11 @@ class World(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.short_lines = mock.patch.object(ledger, "QUEUED_MAX", 2)
+        self.short_lines.start()
         self.given = Driver(sync_backlog_max=6, async_backlog_max=8)
         self.count = 0
+        self.heads: dict[str, messages.CallHead] = {}
         self.waiting: dict[str, Waiting] = {}
         self.held: dict[str, str] = {}
         self.containers: dict[str, str] = {}
@@ -84,33 +121,81 @@ class World(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         for runner in ("r0", "r1", "r2"):
-            self.beat(runner, 1000, able=True)
+            self.beat(runner, 1000, able=True, counts=[])
 
-    @rule(runner=RUNNERS, memory_mb=st.sampled_from([0, 300, 500, 1000]), able=st.booleans())
-    def beat(self, runner: str, memory_mb: int, able: bool) -> None:  # noqa: FBT001 (drawn)
+    @rule(
+        runner=RUNNERS,
+        memory_mb=st.sampled_from([0, 300, 500, 1000]),
+        able=st.booleans(),
+        counts=st.lists(COUNT, max_size=4),
+    )
+    def beat(
+        self,
+        runner: str,
+        memory_mb: int,
+        able: bool,  # noqa: FBT001 (drawn)
+        counts: list[messages.SandboxCount],
+    ) -> None:
         engine = "shared" if runner in {"r0", "r1"} else runner
-        said = heartbeat(runner, engine_id=engine, memory_mb=memory_mb, able=able, cpus=4.0)
+        said = heartbeat(
+            runner,
+            engine_id=engine,
+            memory_mb=memory_mb,
+            able=able,
+            cpus=4.0,
+            sandboxes=tuple(counts),
+            idle_memory_mb=100 * len(counts),
+        )
         if runner not in self.reclaiming:
             self.alive[runner] = said
             self.streams.add(runner)
         self.send(said)
 
     @rule(arrivals=st.lists(ARRIVAL, min_size=1, max_size=6))
-    def arrive(self, arrivals: list[tuple[str, messages.Mode, int, float]]) -> None:
+    def arrive(self, arrivals: list[Arrival]) -> None:
         calls = []
-        for app, mode, memory_mb, cpus in arrivals:
+        for arrival in arrivals:
             self.count += 1
-            new = call(f"c{self.count}", mode, app=app, memory_mb=memory_mb, cpus=cpus)
+            new = call(f"c{self.count}", arrival[1], **fields(arrival))
+            self.heads[new.head.call_id] = new.head
             self.waiting[new.head.call_id] = new
             calls.append(new)
         self.send(events.CallsArrived(tuple(calls)))
 
+    @rule(arrival=ARRIVAL, count=st.integers(2, 12))
+    def burst(self, arrival: Arrival, count: int) -> None:
+        self.arrive([arrival] * count)
+
     @rule(runner=RUNNERS, arrival=ARRIVAL)
-    def arrive_where_the_stream_is_missing(
-        self, runner: str, arrival: tuple[str, messages.Mode, int, float]
-    ) -> None:
+    def arrive_where_the_stream_is_missing(self, runner: str, arrival: Arrival) -> None:
         self.stream_lost(runner)
         self.arrive([arrival])
+
+    @rule()
+    def a_new_reign_begins(self) -> None:
+        """It knows no more than Redis does, and comes to the same charges."""
+        self.containers.clear()
+        self.reclaiming.clear()
+        before = self.charges()
+        now_s = self.given.now_s
+        self.given = Driver(sync_backlog_max=6, async_backlog_max=8)
+        self.given.now_s = now_s
+        held = tuple(events.Held(at, self.heads[call_id]) for call_id, at in self.held.items())
+        self.perform(self.given(events.Rebuilt(tuple(self.alive.values()), held)))
+        assert self.charges() == before
+        waiting = sorted(self.waiting.values(), key=lambda call: call.order)
+        self.send(events.CallsArrived(tuple(waiting)))
+
+    def charges(self) -> dict[str, tuple[int, int]]:
+        """What each engine should have given to the calls that runners hold, by a plain count."""
+        sums: dict[str, tuple[int, int]] = {}
+        for runner in self.alive:
+            held = [self.heads[call_id] for call_id, at in self.held.items() if at == runner]
+            engine = self.alive[runner].engine_id
+            for each in charged(held):
+                mb, millicpus = sums.get(engine, (0, 0))
+                sums[engine] = (mb + each.memory_mb, millicpus + each.millicpus)
+        return sums
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -130,13 +215,15 @@ class World(RuleBasedStateMachine):
     @rule(data=st.data())
     def put_back(self, data: st.DataObject) -> None:
         call_id = data.draw(st.sampled_from(sorted(self.held)))
-        held = self.given.state.ledger.get(call_id)
-        assert held is not None
-        self.back(call_id, held.app, held.size.memory_mb, held.size.millicpus / 1000)
+        self.back(call_id)
 
-    def back(self, call_id: str, app: str, memory_mb: int, cpus: float) -> None:
+    def back(self, call_id: str) -> None:
         del self.held[call_id]
-        new = call(call_id, "async", app=app, memory_mb=memory_mb, cpus=cpus)
+        head = self.heads[call_id]
+        again = {name: getattr(head, name) for name in head.__struct_fields__}
+        again |= {"mode": "async", "wait_until_ms": 0}
+        new = call(**again)
+        self.heads[call_id] = new.head
         self.waiting[call_id] = new
         self.send(events.CallsArrived((new,)))
 
@@ -165,9 +252,7 @@ class World(RuleBasedStateMachine):
     def reclaim(self) -> None:
         runner = min(self.reclaiming)
         for call_id in [c for c, at in self.held.items() if at == runner]:
-            held = self.given.state.ledger.get(call_id)
-            assert held is not None
-            self.back(call_id, held.app, held.size.memory_mb, held.size.millicpus / 1000)
+            self.back(call_id)
         self.containers = {c: at for c, at in self.containers.items() if at != runner}
         self.reclaiming.discard(runner)
         self.alive.pop(runner, None)
@@ -191,15 +276,25 @@ class World(RuleBasedStateMachine):
             if call_.head.mode == "sync":
                 assert state.backlog.get(call_id) == call_, call_id
         assert state.backlog.async_waiting <= 8 + len(self.held)
+        if not self.containers:
+            given = {e: tuple(both[1]) for e, both in state.ledger.engines().items()}
+            assert {e: g for e, g in given.items() if any(g)} == self.charges()
         assert not self.ended & set(self.waiting)
 
     def teardown(self) -> None:
         """With enough room at last, every call that waits is placed and ends."""
+        try:
+            self.finish()
+        finally:
+            self.short_lines.stop()
+
+    def finish(self) -> None:
         for runner in sorted(self.reclaiming):
             self.reclaim()
             assert runner not in self.reclaiming
         said = heartbeat("last", memory_mb=10**6, cpus=10**4)
         self.streams.add("last")
+        self.alive["last"] = said
         for _ in range(self.count + 40):
             self.send(said, events.Tick(caught_up=True), after_s=0.5)
             while self.reclaiming:
@@ -212,6 +307,17 @@ class World(RuleBasedStateMachine):
         assert not self.waiting
         assert len(self.ended) == self.count
         assert not len(self.given.state.backlog)
+
+
+def charged(heads: list[messages.CallHead]) -> Iterator[ledger.Size]:
+    """Which sizes one runner's calls are charged."""
+    seen: dict[object, int] = {}
+    for each in heads:
+        size = ledger.need(each)
+        route = (each.app, each.sandbox_key, size, each.max_concurrency)
+        seen[route] = seen.get(route, 0) + 1
+        if not each.max_concurrency or seen[route] <= each.max_concurrency:
+            yield size
 
 
 World.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
