@@ -19,7 +19,6 @@ from services.scheduler import lanes
 from services.scheduler.events import Waiting
 from services.scheduler.lanes import App, Bundle, Lane, Queue
 from services.scheduler.ledger import NOTHING, Group, Size
-from services.scheduler.levels import ANYWHERE
 from services.scheduler.unread import Unread
 
 #: Milliseconds in one bucket of deadlines.
@@ -216,7 +215,6 @@ class Backlog:
         self._open.pop(group, None)
         app, queue = self._apps[group.app], self._queues[group.size]
         bundle = app.bundles[group]
-        queue.room = ANYWHERE  # it is not known any more who has some
         if bundle.parked:
             return
         bundle.parked = True

@@ -210,6 +210,17 @@ def test_no_engine_is_kept_free_for_calls_that_capacity_would_not_help(given: Dr
     assert given.state.placement.earmark is None
 
 
+def test_what_has_waited_for_capacity_before_does_not_keep_an_engine_free_later(
+    given: Driver,
+) -> None:
+    given(heartbeat("r1", memory_mb=200), arrive(hot("c0"), call("fills")))
+    given(arrive(*several(4, start=1)), finished("fills"))
+    assert given.state.waiting_by_reason() == {"concurrency": 1}
+    given.tick_for(6, heartbeat("r1", memory_mb=200))
+    assert given.state.placement.earmark is None
+    assert assigned(given(arrive(call("plain", memory_mb=50)))) == [("plain", "r1")]
+
+
 def test_a_new_reign_finds_the_same_charges_and_lines(given: Driver) -> None:
     held = tuple(
         events.Held("r1", head(f"c{n}", sandbox_key="k", max_concurrency=2)) for n in range(5)

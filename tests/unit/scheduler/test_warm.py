@@ -173,10 +173,24 @@ def test_what_is_known_of_a_key_ends_with_it() -> None:
     assert not sandboxes.at("k").home
 
 
+def test_a_long_calls_sandbox_is_not_believed_in_for_ever() -> None:
+    sandboxes = Sandboxes()
+    sandboxes.give("r1", 0b1, "k")
+    for _ in range(3):
+        sandboxes.beat(0b1, heartbeat("r1"))
+    sandboxes.take("r1", "k")
+    assert sandboxes.at("k").ready == 0b1
+    for _ in range(2):
+        sandboxes.beat(0b1, heartbeat("r1"))
+    sandboxes.check()
+    assert not sandboxes.at("k").home
+
+
 def test_a_hot_routes_calls_in_line_are_not_taken_for_sandboxes() -> None:
     sandboxes = Sandboxes()
     for _ in range(5):
         sandboxes.give("r1", 0b1, "k", most=2)
+    sandboxes.beat(0b1, heartbeat("r1"))
     for _ in range(3):
         sandboxes.take("r1", "k")
     assert not sandboxes.at("k").ready
