@@ -59,7 +59,7 @@ class FreshProcesses:
         if run is not None and run is self._run:  # it has not written too much just now
             run.stderr.drain()
             peak_bytes = told.peak_kib * _KIB or None
-            sound = not (told.error or told.oom_kills)
+            sound = not (told.error or told.oom_kills or told.changed)
             self._finish(processes.ending(told), peak_bytes, reusable=sound)
 
     def connected(self, error: int, fd: int | None) -> None:

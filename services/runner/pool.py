@@ -26,7 +26,8 @@ from shared import messages
 RUN_GUESS_MS, START_GUESS_MS = 5.0, 100.0
 #: The weight of the latest value in a moving mean.
 _LATEST = 0.2
-#: One more sandbox is started when waiting has cost so many times a start, for each there is.
+#: One more sandbox is started when waiting has cost so many times a start, times the square of how
+#: many there are: each further one helps less, and its start takes CPUs from all.
 _PATIENCE = 8.0
 #: Of calls that are over in such a part of a start, one sandbox is started after the other: what
 #: these wait for is a CPU, and several starts at one time would take it from them.
@@ -567,7 +568,7 @@ def _missing_for_calls(group: _Group, now_ms: int) -> int:
     missing = math.ceil(waiting * run_ms / group.start_ms) - group.serving
     if group.run_ms is not None and run_ms * _SHORT < group.start_ms:
         missing = min(missing, 1 - len(group.starting))
-    tired = group.debt_ms >= _PATIENCE * group.start_ms * max(1, group.serving)
+    tired = group.debt_ms >= _PATIENCE * group.start_ms * max(1, group.serving) ** 2
     return min(unclaimed, max(missing, int(tired or not group.serving)))
 
 

@@ -35,12 +35,14 @@ class Ended:
 
     `error` is the `errno` of a command that could not be executed, 0 otherwise; `status` is what
     `wait` gives; `oom_kills` is how often the kernel killed for want of memory since the last end.
+    `changed`: the next process would be restricted otherwise than this one was when it started.
     """
 
     error: int
     status: int
     oom_kills: int
     peak_kib: int
+    changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +113,8 @@ class Frames:
 
 def _decoded(kind: int, value: int, body: bytes) -> Frame:
     if kind == _ENDED:
-        error, status, oom_kills, _, peak_kib = _END.unpack(body)
-        return Ended(error, status, oom_kills, peak_kib)
+        error, status, oom_kills, changed, peak_kib = _END.unpack(body)
+        return Ended(error, status, oom_kills, peak_kib, bool(changed))
     if kind == _HELLO:
         return Hello(value)
     if kind == _CONNECTED:

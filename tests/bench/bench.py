@@ -34,6 +34,11 @@ class Deployed:
         return self.paths[0]
 
 
+def new_app() -> str:
+    """Return a name that no other app has."""
+    return f"bench-{secrets.token_hex(4)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """One run of the benchmark."""
@@ -65,13 +70,15 @@ class Bench:
             yield deployed
 
     @asynccontextmanager
-    async def deployed(self, image: str, count: int = 1, **fields: Any) -> AsyncIterator[Deployed]:
-        """Give an app of its own with routes of an image while inside.
+    async def deployed(
+        self, image: str, count: int = 1, *, app: str = "", **fields: Any
+    ) -> AsyncIterator[Deployed]:
+        """Give an app with routes of an image while inside: one of its own, if none is named.
 
         The routes differ in their config, so that none can use a sandbox of another. Afterwards
         all are removed, and their sandboxes have gone.
         """
-        app = f"bench-{secrets.token_hex(4)}"
+        app = app or new_app()
         routes = [f"/{number}" for number in range(count)]
         try:
             for route in routes:

@@ -1,7 +1,7 @@
 """What does a cold call cost, beside `docker run` of the same image?"""
 
 from tests.bench import echoes, turns
-from tests.bench.bench import Bench
+from tests.bench.bench import Bench, new_app
 from tests.bench.figures import Checked, Result, Value
 from tests.bench.targets import TIMES_DOCKER_RUN
 
@@ -10,7 +10,10 @@ LOADS = {1: 12, 4: 24, 16: 32}
 
 
 async def measure(bench: Bench) -> Result:
-    """Measure both at each load. Each call is the first one of a route of its own."""
+    """Measure both at each load. Each call is the first one of a route of its own.
+
+    The routes of a load are one app's: from the second round on, it has network namespaces.
+    """
     image = await echoes.image("default")
     measured: dict[str, tuple[Value, ...]] = {}
     yardsticks: dict[str, tuple[Value, ...]] = {}
@@ -29,8 +32,9 @@ async def _both(
     bench: Bench, image: str, callers: int, calls: int
 ) -> tuple[turns.Side, turns.Side]:
     platform, docker_run = turns.Side(), turns.Side()
+    app = new_app()
     for number in range(bench.rounds):
-        async with bench.deployed(image, calls) as deployed:
+        async with bench.deployed(image, calls, app=app) as deployed:
             run = turns.by_platform(bench.client, deployed.paths)
             await platform.turn(run, callers, range(calls))
         await docker_run.turn(turns.by_docker_run(image), callers, range(calls))

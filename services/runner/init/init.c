@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
@@ -22,6 +23,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -31,10 +33,13 @@ enum { START = 1, CONNECT = 2, HELLO = 16, ENDED = 17, CONNECTED = 18 };
 enum { BODY_MAX = 1 << 20, VARIABLES_MAX = 1 << 16, NEVER = 127, BAD_FRAME = 65, BAD_USE = 64 };
 
 struct frame { uint32_t magic, kind, length, value; };
-struct ended { int32_t error, status; uint32_t oom_kills, reserved; uint64_t peak_kib; };
+struct ended { int32_t error, status; uint32_t oom_kills, changed; uint64_t peak_kib; };
+/* What a process of the same user can change here from outside, and every function inherits. */
+struct inherited { struct rlimit limits[RLIM_NLIMITS]; cpu_set_t cpus; int nice, policy, io; };
 
 static char body[BODY_MAX + 1];
 static char *variables[VARIABLES_MAX + 1];
+static struct inherited at_start;
 static int runner, memory_events = -1;
 static pid_t function;
 static char **command;
@@ -97,6 +102,17 @@ static long oom_kills(void)
     text[size > 0 ? size : 0] = 0;
     char *line = strstr(text, "oom_kill ");
     return line ? atol(line + 9) : 0;
+}
+
+static void look_around(struct inherited *seen)
+{
+    memset(seen, 0, sizeof *seen);
+    for (int i = 0; i < (int)RLIM_NLIMITS; i++)
+        getrlimit(i, &seen->limits[i]);
+    sched_getaffinity(0, sizeof seen->cpus, &seen->cpus);
+    seen->nice = getpriority(PRIO_PROCESS, 0);
+    seen->policy = sched_getscheduler(0);
+    seen->io = (int)syscall(SYS_ioprio_get, 1, 0);
 }
 
 static const char *value_of(const char *name, size_t length)
@@ -165,9 +181,11 @@ static int spawn(const int fds[3])
 
 static void tell_end(int error, int status, long kills, long peak_kib)
 {
+    struct inherited now;
+    look_around(&now);
     struct { struct frame frame; struct ended ended; } told = {
         {MAGIC, ENDED, sizeof told.ended, 0},
-        {error, status, (uint32_t)kills, 0, (uint64_t)peak_kib}};
+        {error, status, (uint32_t)kills, !!memcmp(&now, &at_start, sizeof now), (uint64_t)peak_kib}};
     send_all(&told, sizeof told, -1);
 }
 
@@ -254,6 +272,7 @@ int main(int argc, char **argv)
         fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     prctl(PR_SET_DUMPABLE, 0);
     command = argv + 2;
+    look_around(&at_start);
     sigset_t child;
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from services.runner import runs
 from tests.integration.runner.bench import Bench, Box
-from tests.integration.runner.functions import program
+from tests.integration.runner.functions import PYTHON, build, program
 
 NO = {
     "Operation not permitted",
@@ -65,3 +66,23 @@ async def test_the_connection_of_a_call_is_to_the_runner_alone(bench: Bench) -> 
         assert (await seen(one))["tries"]["connect"] in NO
         assert (await seen(other))["tries"]["connect"] in NO
         assert sorted(path.name for path in bench.places.here.iterdir()) == ["1", "2", "init"]
+
+
+@pytest.mark.parametrize("user", ["0", "1234"])
+async def test_a_function_that_restricts_the_next_calls_is_their_last(
+    bench: Bench, user: str
+) -> None:
+    """Any process may lower the limits of another of its user, and children inherit them."""
+    do = "import os, resource, sys; resource.prlimit(1, resource.RLIMIT_NOFILE, (9, 9))"
+    image = await build(
+        bench.docker,
+        "restricts",
+        f"USER {user}",
+        f'ENTRYPOINT ["python3", "-c", "{do}; print(1)"]',
+        base=PYTHON,
+    )
+    async with bench.opened(image) as box:
+        caller = await box.call()
+        result = await caller.result()
+        assert (result.ending, result.body) == (runs.Exited(0), b"1\n")
+        assert not caller.reusable

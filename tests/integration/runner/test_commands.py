@@ -93,8 +93,8 @@ async def test_entry_point_and_command(
 
 
 async def test_a_command_in_the_folder(bench: Bench) -> None:
-    made = "RUN printf '#!/bin/sh\\npwd' > /work/x; chmod 755 /work/x"
-    assert await answer(bench, "WORKDIR /work", made, 'ENTRYPOINT ["./x"]') == "/work\n"
+    made = "RUN printf '#!/bin/sh\\npwd' > /site/x; chmod 755 /site/x"
+    assert await answer(bench, "WORKDIR /site", made, 'ENTRYPOINT ["./x"]') == "/site\n"
 
 
 async def test_a_command_on_the_images_path(bench: Bench) -> None:
@@ -110,14 +110,14 @@ async def test_a_command_on_the_images_path(bench: Bench) -> None:
 
 async def test_user_group_and_folder(bench: Bench) -> None:
     told = 'ENTRYPOINT ["/bin/sh", "-c", "id -u; id -g; pwd; echo $HOME"]'
-    assert await answer(bench, "WORKDIR /work", "USER 1234:99", told) == "1234\n99\n/work\n/\n"
+    assert await answer(bench, "WORKDIR /site", "USER 1234:99", told) == "1234\n99\n/site\n/\n"
     named = "RUN echo me:x:7:8::/home/me:/bin/sh >> /etc/passwd"
     assert await answer(bench, named, "USER me", told) == "7\n8\n/\n/home/me\n"
 
 
 async def test_a_folder_of_the_image_that_its_user_cannot_write_to(bench: Bench) -> None:
-    script = "echo x > /work/x 2>/dev/null || echo no; echo x > /tmp/x && cat /tmp/x"
-    lines = ("WORKDIR /work", "RUN chmod 777 /tmp", "USER 1234")
+    script = "echo x > /site/x 2>/dev/null || echo no; echo x > /tmp/x && cat /tmp/x"
+    lines = ("WORKDIR /site", "RUN chmod 777 /tmp", "USER 1234")
     assert await answer(bench, *lines, f'CMD ["/bin/sh", "-c", "{script}"]') == "no\nx\n"
 
 

@@ -315,6 +315,28 @@ def test_files_that_come_as_low_numbers_do_not_become_each_other(of: Starter) ->
             first.ended()
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "prlimit --pid 1 --nofile=100:100",
+        "prlimit --pid 1 --nproc=7:",
+        "prlimit --pid 1 --core=0:0",
+        "renice -n 5 -p 1 >/dev/null",
+        "ionice -c 3 -p 1",
+        "chrt --idle --pid 0 1",
+        "taskset -p 1 1 >/dev/null",
+    ],
+)
+def test_it_is_told_that_a_function_has_restricted_those_after_it(of: Starter, script: str) -> None:
+    """As a process may do to others of its user."""
+    with of(*sh('eval "$DO"')) as first:
+        first.start(variables(DO="true"))
+        assert not first.ended().changed
+        first.start(variables(DO=script))
+        told = first.ended()
+        assert (told.status, told.changed) == (0, True)
+
+
 # Connections.
 
 

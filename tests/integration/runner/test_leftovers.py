@@ -156,8 +156,8 @@ async def test_openings_that_are_given_up(places: sandbox.Places, how: str) -> N
     """At whatever point they are."""
     async with nothing_left(places) as bench:
         image = await program(bench.docker, "puppet")
-        for step in range(25):
+        for step in range(12):
             opening = asyncio.create_task(bench.open(image, format=how))
-            await asyncio.wait({opening}, timeout=step * 0.01)
+            await asyncio.wait({opening}, timeout=step * 0.02)
             opening.cancel()
             await asyncio.wait({opening})

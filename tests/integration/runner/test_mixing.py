@@ -95,7 +95,7 @@ async def test_calls_among_others_that_break_everything(bench: Bench, how: str) 
     """As the runner's state has it: what is spoiled is removed, what was refused is run again."""
     seed = int.from_bytes(os.urandom(4))
     chosen = random.Random(seed)
-    wanted = iter(payloads(chosen, 200))
+    wanted = iter(payloads(chosen, 120))
     pending: bytes | None = next(wanted)
     async for box in boxes(bench, how):
         if pending is None:

@@ -292,6 +292,23 @@ async def test_an_image_that_is_nowhere(bench: Bench) -> None:
     assert reached.message.startswith("Failed to pull image 'registry.invalid/nobody/nothing:1': ")
 
 
+async def test_an_image_that_many_wait_for_is_pulled_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulls = []
+
+    async def pull(name: str, _: object) -> None:
+        pulls.append(name)
+        await asyncio.sleep(0.1)
+        raise engine.PullRefused("not there")
+
+    monkeypatch.setattr(bench.engine, "pull", pull)
+    name = "registry.invalid/nobody/nothing:1"
+    results = await asyncio.gather(*(bench.run_image(name) for _ in range(8)))
+    assert [result.ending for result in results] == [runs.PullFailed(name, "not there")] * 8
+    assert pulls == [name]
+
+
 @pytest.mark.parametrize("name", ["UPPER case!", "../containers/json", "a?b", "", "a..b"])
 async def test_an_image_name_no_engine_accepts(bench: Bench, name: str) -> None:
     assert code_of(await bench.run_image(name)) == "image_invalid"

@@ -17,7 +17,7 @@ I32 = st.integers(-(2**31), 2**31 - 1)
 FRAMES = st.one_of(
     st.builds(Hello, U32),
     st.builds(Connected, U32),
-    st.builds(Ended, I32, I32, U32, st.integers(0, 2**64 - 1)),
+    st.builds(Ended, I32, I32, U32, st.integers(0, 2**64 - 1), st.booleans()),
 )
 
 
@@ -31,8 +31,8 @@ def encoded(frame: Frame) -> bytes:
             return fixed(HELLO, value=version)
         case Connected(error):
             return fixed(CONNECTED, value=error)
-        case Ended(error, status, oom_kills, peak_kib):
-            body = struct.pack("=iiIIQ", error, status, oom_kills, 0, peak_kib)
+        case Ended(error, status, oom_kills, peak_kib, changed):
+            body = struct.pack("=iiIIQ", error, status, oom_kills, changed, peak_kib)
             return fixed(ENDED, len(body)) + body
 
 
