@@ -194,7 +194,7 @@ def _collector_at_rest() -> Iterator[None]:
 
 def _calls(load: Load) -> Iterator[events.Waiting]:
     """Yield calls of all routes, of some more often than of others; `hot`: of a few hot ones."""
-    chance = random.Random(1)  # noqa: S311 (no secrets here)
+    chance = random.Random(1)
     routes = range(0, ROUTES, HOT_EVERY)[:50] if load == "hot" else range(ROUTES)
     weights = list(itertools.accumulate(1 / (10 + place) for place in range(len(routes))))
     for number in itertools.count(1):
