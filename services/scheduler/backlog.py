@@ -17,7 +17,7 @@ from enum import Enum
 
 from services.scheduler import lanes
 from services.scheduler.events import Waiting
-from services.scheduler.lanes import App, Bundle, Lane, Queue
+from services.scheduler.lanes import App, Bundle, Lane, Place, Queue
 from services.scheduler.ledger import NOTHING, Group, Size
 from services.scheduler.unread import Unread
 
@@ -64,7 +64,7 @@ class Backlog:
         self._calls: dict[str, Waiting] = {}
         self._apps: dict[str, App] = {}
         self._queues: dict[Size, Queue] = {}
-        #: Their sizes, sorted; and those that are not blocked.
+        #: Their sizes, sorted; and those not blocked: new ones, and all without lanes.
         self._sizes: list[Size] = []
         self._unblocked: dict[Size, Queue] = {}
         #: Lines of groups: those to be tried once more, and those that are parked.
@@ -115,13 +115,25 @@ class Backlog:
         self._insert(call, last=True)
         return Admission.WAITS
 
-    def give_way(self, app_name: str) -> Waiting | None:
-        """Take out the newest sync call of the app with the most of them, for a call of this app.
+    def make_way(self, call: Waiting) -> Waiting:
+        """Take a sync call in for which there is no room; returns the one that has to go for it.
 
-        None if this app itself has about the most. So an app that floods the backlog pays for
-        it, and others find room: with 10 places, 9 held by a and 1 by b, a call of c takes the
-        place of the newest one of a.
+        That is the newest sync call of the app with the most of them; or this call itself, if its
+        app has about the most. So an app that floods the backlog pays for it, and others find room:
+        with 10 places, 9 held by a and 1 by b, a call of c takes the place of the newest one of a.
         """
+        largest = self._largest_beside(call.head.app)
+        if largest is None:
+            return call
+        tables = (bundle.sync for bundle in largest.bundles.values())
+        lasts = (next(reversed(table.values())) for table in tables if table)
+        newest = max(lasts, key=lambda call: call.order)
+        self.remove(newest.head.call_id)
+        self._insert(call, last=True)
+        return newest
+
+    def _largest_beside(self, app_name: str) -> App | None:
+        """Return the app with the most sync calls, if it has more than this one by two at least."""
         if self._largest == app_name:
             return None
         mine = self._apps[app_name].sync if app_name in self._apps else 0
@@ -131,9 +143,7 @@ class Backlog:
             if largest is None or largest.sync <= mine + 1:
                 return None
             self._largest = largest.name
-        tables = (bundle.sync for bundle in largest.bundles.values())
-        lasts = (next(reversed(table.values())) for table in tables if table)
-        return self.remove(max(lasts, key=lambda call: call.order).head.call_id)
+        return largest
 
     def put_back(self, call: Waiting) -> None:
         """Take a call in again, first in its bundle, whether or not there is room."""
@@ -167,53 +177,58 @@ class Backlog:
 
     # -- who is next
 
-    def next(self) -> tuple[Waiting, int] | None:
-        """Return the call to be placed next, which stays here; None if there is nothing to try.
+    def next(self) -> Waiting | None:
+        """Return the call to be placed next, wherever there is room; None if all are blocked.
 
-        With it, the runners that may have room for it, as a set: the empty one for a call whose
-        size is blocked, and that may find a place in line.
+        It stays here. The size of a group's call may be blocked: then it is to be tried in line.
         """
         place = min((q.order[0] for q in self._unblocked.values() if q.order), default=None)
         if place is not None:
             app = self._apps[place[2]]
-            return self._first_of(app, [size for size in app.lanes if size in self._unblocked])
-        if self._open:
-            call = next(iter(self._open.values())).head()
-            return call, self._queues[call.size].room
-        return None
+            return _first([app.lanes[size] for size in app.lanes if size in self._unblocked])
+        return next(iter(self._open.values())).head() if self._open else None
 
-    def block(self, call: Waiting, now_s: float) -> None:
-        """Note that no engine can take a call of this one's size now, nor a line this call."""
-        queue = self._queues[call.size]
-        if queue.room:
-            self._block(call.size, queue, now_s)
-        if call.group is not None:
-            self._open.pop(call.group, None)
-            self.unpark(call.group)
+    def next_for(self, free: Size, only: Size | None = None) -> Waiting | None:
+        """Return the call to be placed next where this much has become free; None if none fits.
 
-    def shrink(self, runners: int, free: Size, now_s: float) -> None:
-        """Note that these runners have no more room than this."""
+        `only`: the size of the only calls that may be. It stays here.
+        """
         memory_mb, millicpus = free
-        for size, queue in list(self._unblocked.items()):
-            if queue.room > 0 and (size[0] > memory_mb or size[1] > millicpus):
-                queue.room &= ~runners
-                if not queue.room:
-                    self._block(size, queue, now_s)
-
-    def unblock(self, free: Size, runners: int, only: Size | None = None) -> None:
-        """Note that these runners have so much room, for calls of all sizes or of one."""
-        memory_mb, millicpus = free
+        place: Place | None = None
+        fitting: list[Size] = []
         for size in self._sizes:
             if size[0] > memory_mb:
                 break
             if size[1] <= millicpus and (only is None or only == size):
-                queue = self._unblocked[size] = self._queues[size]
-                queue.room |= runners
+                fitting.append(size)
+                order = self._queues[size].order
+                if order and (place is None or order[0] < place):
+                    place = order[0]
+        if place is None:
+            return None
+        app = self._apps[place[2]]
+        return _first([app.lanes[size] for size in fitting if size in app.lanes])
 
-    def park(self, group: Group) -> None:
-        """Note that a group cannot use the room that there is for calls of its size."""
+    def block(self, call: Waiting, now_s: float) -> None:
+        """Note that no engine can take a call of this one's size now, nor a line this call."""
+        queue = self._queues[call.size]
+        self._unblocked.pop(call.size, None)
+        if queue.starved_since_s is None:
+            queue.starved_since_s = now_s
+        if call.group is not None:
+            self._open.pop(call.group, None)
+            self.unpark(call.group)
+
+    def park(self, call: Waiting) -> None:
+        """Note that a call's group cannot use the room that there is for calls of its size.
+
+        Raises ValueError for a call of no group: it can use any room.
+        """
+        group = call.group
+        if group is None:
+            raise ValueError(f"{call} fits and is not placed")
         self._open.pop(group, None)
-        app, queue = self._apps[group.app], self._queues[group.size]
+        app = self._apps[group.app]
         bundle = app.bundles[group]
         if bundle.parked:
             return
@@ -223,8 +238,6 @@ class Backlog:
         for mode in ("sync", "async"):
             lane.of(mode).pop(group, None)
         self._forget_lane_if_empty(app, group.size)
-        if not queue.order:
-            queue.starved_since_s = None
 
     def unpark(self, group: Group) -> None:
         """Note that a group may be able to use room now."""
@@ -257,6 +270,10 @@ class Backlog:
                     self._open[bundle.group] = bundle
 
     # -- what waits
+
+    def is_blocked(self, size: Size) -> bool:
+        """Say whether calls of a size wait, and no engine can take one."""
+        return size in self._queues and size not in self._unblocked
 
     def starved(self, since_s: float) -> list[Size]:
         """Return the sizes that have been blocked since then without a call placed, worst first."""
@@ -316,14 +333,14 @@ class Backlog:
         for queue in self._queues.values():
             queue.order = sorted(self._apps[name].place for _, _, name in queue.order)
 
-    def charge(self, app_name: str, size: Size) -> None:
+    def charge(self, app_name: str, size: Size, now_s: float) -> None:
         """Note that an app has been given capacity: it has been served."""
         self._servings += 1
         app = self._apps.get(app_name) or self._new_app(app_name)
         self._use(app, size.memory_mb, size.millicpus, served=float(self._servings))
         queue = self._queues.get(size)
-        if queue is not None:
-            queue.starved_since_s = None
+        if queue is not None and queue.starved_since_s is not None:
+            queue.starved_since_s = now_s
 
     def refund(self, app_name: str, size: Size) -> None:
         """Note that an app has returned capacity."""
@@ -374,7 +391,8 @@ class Backlog:
                 for size, queue in self._queues.items()
             ),
             "blocked": self._sizes == sorted(self._queues)
-            and self._unblocked == {s: q for s, q in self._queues.items() if q.room},
+            and all(self._queues[s] is q for s, q in self._unblocked.items())
+            and all(q.order or s in self._unblocked for s, q in self._queues.items()),
             "open": all(groups.get(group) is bundle for group, bundle in self._open.items()),
             "parked": self._parked == {k: bundle for k, bundle in groups.items() if bundle.parked},
             "idle": not any(app.idle for app in self._apps.values()),
@@ -423,12 +441,6 @@ class Backlog:
         self._insert(call, last=True)
         return Admission.WAITS
 
-    def _first_of(self, app: App, sizes: list[Size]) -> tuple[Waiting, int]:
-        """Return an app's first call of some sizes, and the runners that may have room for it."""
-        calls = [app.lanes[size].first() for size in sizes]
-        call = calls[0] if len(calls) == 1 else min(calls, key=_by_mode_and_order)
-        return call, self._queues[call.size].room
-
     def _insert(self, call: Waiting, *, last: bool) -> None:
         app = self._apps.get(call.head.app) or self._new_app(call.head.app)
         kind, mode = lanes.kind(call), call.head.mode
@@ -473,20 +485,18 @@ class Backlog:
 
     def _forget_lane_if_empty(self, app: App, size: Size) -> None:
         if not app.lanes[size]:
+            queue = self._queues[size]
             del app.lanes[size]
-            self._unlist(self._queues[size], app)
+            self._unlist(queue, app)
+            if not queue.order:
+                queue.starved_since_s = None
+                self._unblocked[size] = queue
 
     def _forget_bundle(self, app: App, call: Waiting) -> None:
         del app.bundles[lanes.kind(call)]
         if call.group is not None:
             self._open.pop(call.group, None)
             self._parked.pop(call.group, None)
-
-    def _block(self, size: Size, queue: Queue, now_s: float) -> None:
-        queue.room = 0
-        del self._unblocked[size]
-        if queue.starved_since_s is None:
-            queue.starved_since_s = now_s
 
     def _forget_queue(self, size: Size) -> None:
         del self._queues[size]
@@ -537,6 +547,12 @@ class Backlog:
     def _share(self, app: App) -> float:
         total_mb, total_millicpus = self._total
         return max(app.used_mb / (total_mb or 1), app.used_millicpus / (total_millicpus or 1))
+
+
+def _first(lanes: list[Lane]) -> Waiting:
+    """Return the call that goes first of one app's lanes."""
+    calls = [lane.first() for lane in lanes]
+    return calls[0] if len(calls) == 1 else min(calls, key=_by_mode_and_order)
 
 
 def _by_mode_and_order(call: Waiting) -> tuple[bool, int]:

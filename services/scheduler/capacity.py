@@ -93,9 +93,9 @@ class Capacity:
         bit = self.lines.shortest(group, self.placement.open_to(call.size))
         return self.fleet.having(bit) if bit else None
 
-    def is_room(self, size: Size, room: int) -> bool:
-        """Say whether any runner of these has capacity for a call of this size."""
-        return self.placement.best(size, "", room=room) is not None
+    def is_room(self, size: Size) -> bool:
+        """Say whether any runner has capacity for a call of this size."""
+        return self.placement.best(size, "") is not None
 
     def takes_more(self, engine_id: str, group: Group) -> bool:
         """Say whether capacity of an engine is of use to a group: its sandboxes there are few."""

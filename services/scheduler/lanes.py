@@ -9,7 +9,6 @@ from typing import Generic, TypeVar
 
 from services.scheduler.events import Waiting
 from services.scheduler.ledger import Group, Size
-from services.scheduler.levels import ANYWHERE
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -105,8 +104,6 @@ class Queue:
 
     #: Places of the apps that have a lane here, sorted.
     order: list[Place] = field(default_factory=list)
-    #: Runners that may have room for a call of this size, as a set; empty: the size is blocked.
-    room: int = ANYWHERE
     #: Since when it has been blocked without one of its calls being placed; None if it is not.
     starved_since_s: float | None = None
     sync: int = 0

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from services.scheduler.ledger import Size
 
-#: All runners, as a set.
-ANYWHERE = -1
+#: All runners, and none, as sets.
+ANYWHERE, NOWHERE = -1, 0
 
 
 @lru_cache(maxsize=1 << 16)

@@ -61,7 +61,7 @@ class Where:
     home: int = 0
 
 
-NOWHERE = Where()
+_NO_SANDBOX = Where()
 
 
 class Sandboxes:
@@ -82,7 +82,7 @@ class Sandboxes:
 
     def at(self, key: str) -> Where:
         """Return where sandboxes of a key are."""
-        return self._where.get(key, NOWHERE)
+        return self._where.get(key, _NO_SANDBOX)
 
     def give(self, runner_id: str, bit: int, key: str, most: int = 0) -> None:
         """Note that a runner has got a call; it has at most so many sandboxes of the key (0: any).

@@ -16,6 +16,7 @@ from services.scheduler.capacity import Capacity
 from services.scheduler.events import Command, Event, Now, Waiting
 from services.scheduler.fleet import Runner, Standing
 from services.scheduler.ledger import NOTHING, Group, Reservation, Size
+from services.scheduler.levels import ANYWHERE, NOWHERE
 from services.scheduler.placement import Reason, Shortage
 from services.scheduler.settings import Settings
 from shared import messages
@@ -51,6 +52,8 @@ class State:
         self.backlog = Backlog(settings.sync_backlog_max, settings.async_backlog_max)
         self._now = Now(0.0, 0)
         self._commands: list[Command] = []
+        #: Engines that may have more room than they had for those who wait.
+        self._gaining: dict[str, None] = {}
         #: Calls whose callers left while the call was not waiting here, and when.
         self._left: OrderedDict[str, float] = OrderedDict()
         #: Sizes of async calls that no engine present could ever take, and since when.
@@ -127,7 +130,7 @@ class State:
             return
         charged = self.capacity.recover(events.waiting(b"0-0", held.head), runner)
         if charged != NOTHING:
-            self.backlog.charge(held.head.app, charged)
+            self.backlog.charge(held.head.app, charged, self._now.s)
 
     def _heartbeat(self, said: messages.Heartbeat) -> None:
         for engine_id in self.capacity.beat(said, self._now.s):
@@ -185,12 +188,11 @@ class State:
 
     def _room_at(self, engine_id: str) -> None:
         """Note that an engine may have more room, and what of the waiting it may take now."""
-        runners = self.placement.usable(engine_id)
-        if not (runners and self.backlog):
+        if not self.backlog:
             return
-        free, only = self.ledger.free(engine_id), self.placement.kept_for(engine_id)
-        self.backlog.unblock(free, runners, only)
-        for group in self.backlog.parked(free):
+        self._gaining[engine_id] = None
+        only = self.placement.kept_for(engine_id)
+        for group in self.backlog.parked(self.ledger.free(engine_id)):
             if only in {None, group.size} and self.capacity.takes_more(engine_id, group):
                 self.backlog.unpark(group)
 
@@ -230,11 +232,7 @@ class State:
 
     def _refuse_one(self, call: Waiting) -> None:
         """Refuse this call, or one of the app that takes up most of the backlog."""
-        refused = self.backlog.give_way(call.head.app)
-        if refused is None:
-            refused = call
-        else:
-            self.backlog.offer(call)
+        refused = self.backlog.make_way(call)
         bound = self._settings.sync_backlog_max
         message = f"{bound} calls wait for capacity already, the most that may"
         self._commands.append(events.RefuseCall(refused, "overloaded", message))
@@ -287,16 +285,41 @@ class State:
     # -- placing
 
     def _place_all(self) -> None:
-        while (found := self.backlog.next()) is not None:
-            call, room = found
-            runner = self.capacity.find(call, room)
+        while True:
+            while self._gaining:
+                self._fill(self._gaining.popitem()[0])
+            call = self.backlog.next()
+            if call is None:
+                return
+            self._try(call)
+
+    def _try(self, call: Waiting) -> None:
+        """Place a call, or note why that cannot be."""
+        is_blocked = self.backlog.is_blocked(call.size)
+        runner = self.capacity.find(call, NOWHERE if is_blocked else ANYWHERE)
+        if runner is not None:
+            self._assign_waiting(call, runner)
+        elif not is_blocked and self.capacity.is_room(call.size):
+            self.backlog.park(call)
+        else:
+            self.backlog.block(call, self._now.s)
+
+    def _fill(self, engine_id: str) -> None:
+        """Give an engine's room to those who wait for it: nobody else has any for them."""
+        while runners := self.placement.usable(engine_id):
+            free, only = self.ledger.free(engine_id), self.placement.kept_for(engine_id)
+            call = self.backlog.next_for(free, only)
+            if call is None:
+                return
+            runner = self.capacity.find(call, runners)
             if runner is not None:
-                self.backlog.remove(call.head.call_id)
-                self._assign(call, runner)
-            elif call.group is not None and self.capacity.is_room(call.size, room):
-                self.backlog.park(call.group)
+                self._assign_waiting(call, runner)
             else:
-                self.backlog.block(call, self._now.s)
+                self.backlog.park(call)
+
+    def _assign_waiting(self, call: Waiting, runner: Runner) -> None:
+        self.backlog.remove(call.head.call_id)
+        self._assign(call, runner)
 
     def _assign_at_once(self, call: Waiting) -> bool:
         """Assign a call that nobody waits before; says whether there is room for it."""
@@ -312,9 +335,7 @@ class State:
             self._see_line(call.group, runner)
         if charged == NOTHING:
             return
-        self.backlog.charge(call.head.app, charged)
-        runners, free = self.placement.usable(runner.engine_id), self.ledger.free(runner.engine_id)
-        self.backlog.shrink(runners, free, self._now.s)
+        self.backlog.charge(call.head.app, charged, self._now.s)
         earmark = self.placement.earmark
         if earmark is not None and charged == earmark[1]:
             self._lift_earmark()

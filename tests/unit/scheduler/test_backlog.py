@@ -21,18 +21,12 @@ def backlog(*calls: Waiting) -> Backlog:
     return made
 
 
-def to_try(of: Backlog) -> Waiting | None:
-    """The call to be tried next."""
-    found = of.next()
-    return found[0] if found else None
-
-
 def served(from_: Backlog) -> list[str]:
     """Serve all, each ending before the next."""
     order = []
-    while (next_one := to_try(from_)) is not None:
+    while (next_one := from_.next()) is not None:
         from_.remove(next_one.head.call_id)
-        from_.charge(next_one.head.app, next_one.size)
+        from_.charge(next_one.head.app, next_one.size, 1.0)
         from_.refund(next_one.head.app, next_one.size)
         from_.check()
         order.append(next_one.head.call_id)
@@ -46,13 +40,13 @@ def test_within_an_app_sync_goes_first_and_each_in_its_order() -> None:
 
 def test_the_smallest_dominant_share_goes_first() -> None:
     waiting = backlog(call("a1", app="a"), call("b1", app="b", memory_mb=50))
-    waiting.charge("a", Size(300, 1000))
-    waiting.charge("b", Size(100, 5000))
-    first = to_try(waiting)
+    waiting.charge("a", Size(300, 1000), 1.0)
+    waiting.charge("b", Size(100, 5000), 1.0)
+    first = waiting.next()
     assert first is not None
     assert first.head.app == "a"
     waiting.set_total(Size(100_000, 5_000_000))  # now 0.003 and 0.001
-    first = to_try(waiting)
+    first = waiting.next()
     assert first is not None
     assert first.head.app == "b"
     waiting.check()
@@ -63,38 +57,37 @@ def test_a_blocked_size_costs_its_own_calls_only() -> None:
     waiting = backlog(big, call("small"))
     waiting.block(big, now_s=1.0)
     assert served(waiting) == ["small"]
-    waiting.unblock(Size(899, 9000), runners=0b10)
-    waiting.unblock(Size(900, 1000), runners=0b1000, only=Size(1, 1))
+    assert waiting.is_blocked(big.size)
     assert waiting.next() is None
-    waiting.unblock(Size(900, 1000), runners=0b100)
-    assert waiting.next() == (big, 0b100)
-    assert served(waiting) == ["big"]
+    assert waiting.next_for(Size(899, 9000)) is None
+    assert waiting.next_for(Size(900, 999)) is None
+    assert waiting.next_for(Size(900, 1000), only=Size(1, 1)) is None
+    assert waiting.next_for(Size(900, 1000), only=big.size) == big
+    assert waiting.next_for(Size(900, 1000)) == big
 
 
 def test_of_the_blocked_sizes_those_are_tried_again_that_fit() -> None:
     sizes = [(100, 3.0), (200, 1.0), (300, 1.0), (200, 2.0)]
     waiting = backlog(*(call(f"{mb} {cpus}", memory_mb=mb, cpus=cpus) for mb, cpus in sizes))
-    while (each := to_try(waiting)) is not None:
+    while (each := waiting.next()) is not None:
         waiting.block(each, now_s=1.0)
         waiting.check()
-    waiting.unblock(Size(99, 9000), runners=1)
-    assert waiting.next() is None
-    waiting.unblock(Size(200, 2000), runners=1)
-    assert served(waiting) == ["200 1.0", "200 2.0"]
+    assert waiting.next_for(Size(99, 9000)) is None
+    order = []
+    while (each := waiting.next_for(Size(200, 2000))) is not None:
+        waiting.remove(each.head.call_id)
+        waiting.check()
+        order.append(each.head.call_id)
+    assert order == ["200 1.0", "200 2.0"]
 
 
-def test_a_size_that_has_lost_its_room_is_blocked_again() -> None:
-    waits = call("a")
-    waiting = backlog(waits)
-    waiting.block(waits, now_s=1.0)
-    waiting.unblock(Size(200, 2000), runners=0b11)
-    waiting.shrink(0b01, Size(200, 2000), now_s=1.0)
-    assert waiting.next() == (waits, 0b11)
-    waiting.shrink(0b01, Size(99, 2000), now_s=1.0)
-    assert waiting.next() == (waits, 0b10)
-    waiting.shrink(0b10, Size(200, 999), now_s=1.0)
-    assert waiting.next() is None
-    waiting.check()
+def test_a_size_of_which_none_stands_is_not_blocked_for_the_next_one() -> None:
+    first, second = call("a"), call("b")
+    waiting = backlog(first)
+    waiting.block(first, now_s=1.0)
+    waiting.remove("a")
+    waiting.offer(second)
+    assert waiting.next() == second
 
 
 def hot(call_id: str, key: str = "k", **other: Any) -> Waiting:
@@ -108,9 +101,9 @@ def test_a_group_is_tried_once_more_when_something_has_changed_for_it() -> None:
         waiting.block(first, now_s=1.0)
         assert waiting.next() is None
         waiting.open(first.group)
-        assert waiting.next() == (first, 0)
+        assert waiting.next() == first
     waiting.remove("a")
-    assert waiting.next() == (second, 0)
+    assert waiting.next() == second
     waiting.remove("b")
     waiting.check()
     waiting.open(first.group)
@@ -120,8 +113,8 @@ def test_a_group_is_tried_once_more_when_something_has_changed_for_it() -> None:
 def test_a_parked_group_does_not_stand_in_the_way_of_its_size() -> None:
     parked = hot("a")
     waiting = backlog(parked, call("b"))
-    assert to_try(waiting) == parked
-    waiting.park(parked.group)
+    assert waiting.next() == parked
+    waiting.park(parked)
     waiting.check()
     assert waiting.is_parked(parked)
     assert served(waiting) == ["b"]
@@ -135,7 +128,7 @@ def test_a_parked_group_does_not_stand_in_the_way_of_its_size() -> None:
 def test_a_parked_group_that_room_would_help_after_all_waits_for_room() -> None:
     parked = hot("a")
     waiting = backlog(parked)
-    waiting.park(parked.group)
+    waiting.park(parked)
     assert not waiting.wants_room(parked.size)
     waiting.block(parked, now_s=1.0)
     waiting.check()
@@ -153,10 +146,10 @@ def test_an_app_that_comes_back_each_time_does_not_starve_others() -> None:
     order = []
     for n in range(12):
         waiting.offer(call(f"{'xy'[n % 2]}{n}", app="xy"[n % 2]))
-        next_one = to_try(waiting)
+        next_one = waiting.next()
         assert next_one is not None
         waiting.remove(next_one.head.call_id)
-        waiting.charge(next_one.head.app, next_one.size)
+        waiting.charge(next_one.head.app, next_one.size, 1.0)
         waiting.refund(next_one.head.app, next_one.size)
         order.append(next_one.head.app)
     assert order.count("b") >= 3
@@ -193,12 +186,12 @@ def test_shares_stay_close_while_all_want_more(demand: list[tuple[str, str, int]
     )
     used = dict.fromkeys("abcd", 0.0)
     count = 0
-    while (next_one := to_try(waiting)) is not None:
+    while (next_one := waiting.next()) is not None:
         app, share = next_one.head.app, max(next_one.size.memory_mb / 1000, 0.1)
         wanting = {each.head.app for each in waiting}
         assert used[app] <= min(used[other] for other in wanting) + 1e-9
         waiting.remove(next_one.head.call_id)
-        waiting.charge(app, next_one.size)
+        waiting.charge(app, next_one.size, 1.0)
         memory_mb = used.setdefault(f"{app}-mb", 0) + next_one.size.memory_mb
         cpus = used.setdefault(f"{app}-cpus", 0) + next_one.size.millicpus
         used[f"{app}-mb"], used[f"{app}-cpus"] = memory_mb, cpus
@@ -219,10 +212,8 @@ def test_the_backlog_is_bounded_and_loses_nothing(
         each = call(f"c{n}", "sync" if is_sync else "async", app=app)
         fate[f"c{n}"] = waiting.offer(each)
         if fate[f"c{n}"] is Admission.REFUSED:
-            victim = waiting.give_way(app)
-            if victim is not None:
-                fate[victim.head.call_id] = Admission.REFUSED
-                fate[f"c{n}"] = waiting.offer(each)
+            fate[f"c{n}"] = Admission.WAITS
+            fate[waiting.make_way(each).head.call_id] = Admission.REFUSED
         waiting.check()
         assert waiting.sync_waiting <= bound
         assert waiting.async_waiting <= bound

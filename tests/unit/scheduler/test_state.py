@@ -135,6 +135,20 @@ def test_the_app_that_fills_the_backlog_pays_for_it() -> None:
     assert given.state.backlog.get("other")
 
 
+def test_a_call_that_displaces_another_waits_though_the_backlog_is_over_its_bound() -> None:
+    """Calls that come back after failed assignments exceed the bound; none may be forgotten."""
+    given = Driver(sync_backlog_max=2)
+    lost = [call(f"lost{n}", app="flood") for n in range(3)]
+    given(heartbeat("r1"), arrive(*lost))
+    given(arrive(*(call(f"big{n}", app="flood", memory_mb=900) for n in range(2))))
+    for each in lost:
+        given(events.AssignFailed(each, "r1", b"lost"))
+    assert len(given.state.backlog) == 5
+    commands = given(arrive(call("other", app="other")))
+    assert refused(commands) == [("big1", "overloaded")]
+    assert given.state.backlog.get("other")
+
+
 def test_async_calls_beyond_the_bound_are_left_in_redis_and_read_later() -> None:
     given = Driver(async_backlog_max=8)
     calls = [call(f"c{n}", "async", memory_mb=600) for n in range(5)]
