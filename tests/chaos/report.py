@@ -51,7 +51,7 @@ class Report:
 
     def markdown(self) -> str:
         """Return it as Markdown."""
-        deeds = Counter(" ".join(deed.split()[1:3]) for deed in self.deeds)
+        deeds = Counter(" ".join(deed.split()[1:3]).rstrip(",") for deed in self.deeds)
         lines = [
             f"# Chaos: seed {self.seed}, {self.minutes:g} min, {self.rate:g} calls/s",
             "",
