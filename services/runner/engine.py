@@ -283,6 +283,15 @@ class Engine:
                 if error.status != _NOT_FOUND and "already in progress" not in error.message:
                     raise
 
+    async def ended(self, container_id: str) -> None:
+        """Return when a container has ended or is not there any more, however long that takes."""
+        with _translated():
+            try:
+                await self._docker.containers.container(container_id).wait()
+            except aiodocker.DockerError as error:
+                if error.status != _NOT_FOUND:
+                    raise
+
     async def namespace_binds(self, container_id: str) -> tuple[str, ...]:
         """Return read-only binds of the files that come with a container's network namespace."""
         with _translated():

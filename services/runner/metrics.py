@@ -26,6 +26,9 @@ PULLS = Counter("millrace_runner_image_pulls_total", "Pulls of images.", ["resul
 ABLE = Gauge("millrace_runner_engine_able", "1 while the container engine answers.")
 HELD_BYTES = Gauge("millrace_runner_held_bytes", "Messages that wait for Redis.")
 LEFTOVERS = Counter("millrace_runner_leftovers_total", "Containers removed that nobody owned.")
+NETWORKS_LOST = Counter(
+    "millrace_runner_networks_lost_total", "Functions' networks whose holder ended unasked."
+)
 REMOVALS_FAILED = Counter(
     "millrace_runner_removals_failed_total", "Containers left to the next sweep."
 )

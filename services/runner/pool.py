@@ -68,6 +68,11 @@ class Kind:
         return self.format == "http-stream"
 
     @property
+    def alone(self) -> bool:
+        """Whether no other sandbox may be in its network."""
+        return self.isolation != "sandbox"
+
+    @property
     def once(self) -> bool:
         """Whether a sandbox runs one call only."""
         return self.isolation == "call"
