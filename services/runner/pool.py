@@ -35,6 +35,9 @@ _SHORT = 10
 #: Most sandboxes that are started ahead of demand for a route that uses each only once, and how
 #: far one looks back to know the demand, in milliseconds.
 AHEAD_MAX, _LOOK_BACK_MS = 8, 1_000
+#: So soon after a call was given to a sandbox, none is started ahead: that would take the CPUs from
+#: the call, which may be over by then. In milliseconds.
+QUIET_MS = 20
 #: Of more routes than this only those used last are told of.
 _TOLD_MAX = 64
 #: Back-off for sandboxes that die unused, in milliseconds.
@@ -212,6 +215,8 @@ class Pool:
         self._changed: dict[str, None] = {}
         #: Kinds whose calls want more sandboxes than there is memory for.
         self._short: dict[str, None] = {}
+        #: Kinds of which sandboxes are started ahead a little later.
+        self._put_off: dict[str, None] = {}
         self._leaving: list[Box] = []
         self._used_mb = self._leaving_mb = 0
         self._closed = self._paused = False
@@ -252,8 +257,8 @@ class Pool:
 
     @property
     def hurried(self) -> bool:
-        """Whether calls wait, so that `tick` is of use soon."""
-        return any(group.waiting for group in self._groups.values())
+        """Whether calls wait or starts were put off, so that `tick` is of use soon."""
+        return bool(self._put_off) or any(group.waiting for group in self._groups.values())
 
     # Sandboxes.
 
@@ -371,6 +376,8 @@ class Pool:
 
     def tick(self, now_ms: int) -> None:
         """Look at what changes with time alone: queues, idle sandboxes, back-offs."""
+        self._changed.update(self._put_off)
+        self._put_off.clear()
         for key, group in self._groups.items():
             if group.waiting or _missing_ahead(group, now_ms) > 0:
                 self._changed[key] = None
@@ -453,13 +460,16 @@ class Pool:
         never get it.
         """
         missing = self._startable(group, _missing_ahead(group, now_ms))
+        if missing and not group.waiting and _is_disturbed(group, now_ms):
+            self._put_off[group.kind.key] = None
+            return
         while missing and not self._short and self._has_room(group.kind):
             self._start(group, now_ms, actions)
             missing -= 1
 
     def _forget_empty(self, group: _Group) -> None:
         key, route = group.kind.key, (group.kind.app, group.kind.path)
-        if group.empty and key not in self._wanted:
+        if group.empty and key not in self._wanted and key not in self._put_off:
             del self._groups[key]
             self._routes[route].discard(key)
             if not self._routes[route]:
@@ -593,6 +603,11 @@ def _demand(group: _Group, now_ms: int) -> int:
         return 0
     since_ms = now_ms - max(_LOOK_BACK_MS, 2 * group.start_ms)
     return min(AHEAD_MAX, 1 + sum(given_ms >= since_ms for given_ms in group.given_ms))
+
+
+def _is_disturbed(group: _Group, now_ms: int) -> bool:
+    """Say whether a start would take the CPUs from a call that was given to a sandbox just now."""
+    return bool(group.given_ms) and now_ms - group.given_ms[-1] < QUIET_MS
 
 
 def _is_old(group: _Group, box: Box, now_ms: int) -> bool:
