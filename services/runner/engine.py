@@ -35,6 +35,10 @@ _IMAGE_FAULT_WORDS = re.compile(
 )
 
 
+#: Answers to a start that say that the holder of its namespace has ended: before, or just now.
+_NAMESPACE_GONE_WORDS = re.compile("cannot join network|/proc/[0-9]+/ns/net")
+
+
 class EngineError(MillraceError):
     """The container engine failed."""
 
@@ -269,7 +273,7 @@ class Engine:
             except aiodocker.DockerError as error:
                 if _IMAGE_FAULT_WORDS.search(error.message):
                     raise ImageRefused(error.message) from error
-                if "cannot join network" in error.message:
+                if _NAMESPACE_GONE_WORDS.search(error.message):
                     raise NotFound(error.message) from error
                 raise
 
