@@ -117,7 +117,9 @@ class Settings:
         2, "Network namespaces kept ready for apps that have none.", check=at_least(0)
     )
     namespace_idle_max: int = setting(
-        16, "Network namespaces kept for the next call of their apps.", check=at_least(0)
+        16,
+        "Network namespaces in which no sandbox is that are kept for their apps.",
+        check=at_least(0),
     )
     namespace_idle_s: float = setting(
         120.0, "How long an unused network namespace is kept.", unit="s", check=at_least(1)

@@ -30,6 +30,16 @@ async def becomes(condition: Callable[[], bool]) -> None:
     await eventually(holds)
 
 
+async def only_known_ones(bench: Bench, made: Holders) -> None:
+    """Wait until the engine has no other containers than those that keep namespaces."""
+
+    async def so() -> bool:
+        found = await bench.engine.labelled(bench.owner.platform)
+        return {container.container_id for container in found} == made.known()
+
+    await eventually(so)
+
+
 async def kill(bench: Bench, namespace: Namespace) -> None:
     await bench.docker.containers.container(namespace.container_id).kill()
 
@@ -69,6 +79,7 @@ async def test_spares_are_made_and_unused_ones_removed(bench: Bench) -> None:
     await becomes(lambda: len(made.known()) == 2)
     await made.give_back(namespace, nobody, clean=True)
     await becomes(lambda: spare not in made.known())
+    await only_known_ones(bench, made)
     await tasks.end(tending)
     await made.close()
     assert await bench.engine.labelled(bench.owner.platform) == []
@@ -88,12 +99,7 @@ async def test_whoever_is_in_a_network_whose_holder_ends_is_told_and_the_next_ge
     assert fresh != dead
     await made.give_back(dead, here, clean=True)
     assert fresh.container_id in made.known()
-
-    async def cleared() -> bool:
-        found = await bench.engine.labelled(bench.owner.platform)
-        return {container.container_id for container in found} == made.known()
-
-    await eventually(cleared)
+    await only_known_ones(bench, made)
 
 
 async def test_a_spare_whose_holder_ends_is_given_to_nobody(bench: Bench) -> None:
