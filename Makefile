@@ -1,7 +1,7 @@
 # `make` or `make help` lists what can be done here. The work is done by the scripts in deploy/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down clean logs ps scale test check bench images venv
+.PHONY: help up down clean logs ps scale test check bench chaos images venv
 
 RUNNERS ?=
 export RUNNERS
@@ -41,6 +41,9 @@ check: venv ## Check format, lint, types, and run the unit tests
 
 bench: up ## Measure calls beside `docker run` and Redis: make bench BENCH="--only hot,cold"
 	@deploy/bench $(BENCH)
+
+chaos: ## Kill, freeze and cut off parts of a platform under load: make chaos MINUTES=5
+	@deploy/chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE))
 
 images: ## Get the container images: pulled, or built where no registry answers
 	@deploy/engine

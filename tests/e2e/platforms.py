@@ -206,8 +206,10 @@ class Platform:
         left = self.containers()
         if left:
             docker("rm", "-fv", *left)
-        if docker("network", "ls", "-q", "--filter", f"name=^{self.network}$"):
-            docker("network", "rm", self.network)
+        # Runners that start at the same instant may each make one; all of them use the oldest.
+        networks = docker("network", "ls", "-q", "--filter", f"name=^{self.network}$").split()
+        if networks:
+            docker("network", "rm", *networks)
         if error is None:
             assert not left, f"containers left after all services had ended: {left}"
             assert set(codes.values()) <= {0}, f"exit codes after SIGTERM: {codes}"
