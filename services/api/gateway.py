@@ -85,6 +85,7 @@ class Gateway:
         self._api_id = api_id
         self._waiters = Waiters(settings.max_waiting)
         metrics.WAITING.set_function(lambda: len(self._waiters))
+        outbox.follow(lambda: len(self._waiters))
         self._positions = {keys.reply(api_id): "0-0"}
         self._noticing = Delay(NOTICE_AFTER_S, self._notice)
         self._kept = self._ever_kept = False
@@ -236,7 +237,7 @@ class Gateway:
     async def read_replies(self) -> None:
         """Bring replies to their waiters, for ever; waits out Redis' absences."""
         backoff = streams.Backoff()
-        async with streams.Tail(self._redis) as tail:
+        async with streams.Tail(self._redis, lambda: len(self._waiters)) as tail:
             while True:
                 try:
                     found = await tail.read(self._positions, count=REPLIES_AT_ONCE)
