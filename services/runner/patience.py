@@ -1,4 +1,4 @@
-"""Is a queue that does not end worth one more sandbox? Pure: the price of waiting, the use of starts.
+"""Is a queue that does not end worth one more sandbox? Pure: prices of waiting, gains of starts.
 
 Waiting is added up, and when it has cost `PATIENCE` starts, times the square of how many sandboxes
 there are, one more is started: each further one helps less, and its start takes CPUs from all. If

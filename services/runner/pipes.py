@@ -41,7 +41,6 @@ class Writer:
     def __init__(self, fd: int) -> None:
         """`fd` does not block."""
         self._fd = fd
-        self._loop = asyncio.get_running_loop()
         self._unsent = memoryview(b"")
         self._finishing = False
         #: Bytes that the pipe has taken.
@@ -54,7 +53,7 @@ class Writer:
         count = self._write(data)
         if count < len(data):
             self._unsent = memoryview(data)[count:]
-            self._loop.add_writer(self._fd, self._go_on)
+            asyncio.get_running_loop().add_writer(self._fd, self._go_on)
 
     def finish(self) -> None:
         """Close it as soon as all is written."""
@@ -67,7 +66,7 @@ class Writer:
         """Close it now."""
         if self._fd >= 0:
             if self._unsent:
-                self._loop.remove_writer(self._fd)
+                asyncio.get_running_loop().remove_writer(self._fd)
             os.close(self._fd)
             self._fd = -1
 
@@ -88,7 +87,7 @@ class Writer:
             return
         self._unsent = self._unsent[self._write(self._unsent) :]
         if not self._unsent:
-            self._loop.remove_writer(self._fd)
+            asyncio.get_running_loop().remove_writer(self._fd)
             if self._finishing:
                 self.close()
 
@@ -108,12 +107,21 @@ class Writer:
 class Reader:
     """Reads a file descriptor, which is its own from now on, and hands on what comes."""
 
-    def __init__(self, fd: int, taker: Taker, ended: Callable[[], None] | None = None) -> None:
+    __slots__ = ("_ended", "_fd", "_taker", "_watching")
+
+    def __init__(
+        self,
+        fd: int,
+        taker: Taker,
+        ended: Callable[[], None] | None = None,
+        *,
+        paused: bool = False,
+    ) -> None:
         """`fd` does not block. `ended` is called once, at the end of what there is to read."""
         self._fd, self._taker, self._ended = fd, taker, ended
-        self._loop = asyncio.get_running_loop()
         self._watching = False
-        self.resume()
+        if not paused:
+            self.resume()
 
     def fileno(self) -> int:
         """Return the file descriptor; -1 once it is closed."""
@@ -123,13 +131,13 @@ class Reader:
         """Read no more for now."""
         if self._watching:
             self._watching = False
-            self._loop.remove_reader(self._fd)
+            asyncio.get_running_loop().remove_reader(self._fd)
 
     def resume(self) -> None:
         """Read again."""
         if not self._watching and self._fd >= 0:
             self._watching = True
-            self._loop.add_reader(self._fd, self._readable)
+            asyncio.get_running_loop().add_reader(self._fd, self._readable)
 
     def drain(self) -> None:
         """Hand on what can be read at this moment: all of it, if a pipe can hold it."""
