@@ -8,7 +8,7 @@ are than for a new one. Example: starting takes 100 ms, calls run for 1 ms, one 
 20 calls wait: the last of them waits 20 ms, so nothing is started. If they run for 50 ms, the last
 would wait 1000 ms; ten sandboxes bring that down to 100 ms, so nine are started. How long calls run
 is not known at first: it is at least as long as the longest of them runs by now. A queue that does
-not end has its price too: what it has cost is added up, and paid with one more sandbox.
+not end has its price too: `patience` knows when it is worth one more sandbox.
 """
 
 import itertools
@@ -20,15 +20,13 @@ from enum import StrEnum
 
 import msgspec
 
+from services.runner.patience import Patience
 from shared import messages
 
 #: What is assumed of a route before anything is known of it, in milliseconds.
 RUN_GUESS_MS, START_GUESS_MS = 5.0, 100.0
 #: The weight of the latest value in a moving mean.
 _LATEST = 0.2
-#: One more sandbox is started when waiting has cost so many times a start, times the square of how
-#: many there are: each further one helps less, and its start takes CPUs from all.
-_PATIENCE = 8.0
 #: Of calls that are over in such a part of a start, one sandbox is started after the other: what
 #: these wait for is a CPU, and several starts at one time would take it from them.
 _SHORT = 10
@@ -121,9 +119,7 @@ class _Group:
     least: int = 0
     run_ms: float | None = None
     start_ms: float = START_GUESS_MS
-    #: What waiting has cost since the last start, in call milliseconds, and up to when.
-    debt_ms: float = 0.0
-    counted_ms: int = 0
+    patience: Patience = field(default_factory=Patience)
     #: When calls were given to it lately, for routes that use a sandbox once.
     given_ms: deque[int] = field(default_factory=lambda: deque(maxlen=4 * AHEAD_MAX))
     #: Sandboxes that died unused, in a row, and when the next may be started that no call needs.
@@ -147,6 +143,11 @@ class _Group:
     def crowded(self) -> bool:
         """Whether there are more than there may be: the bound has been lowered."""
         return 0 < self.kind.most < self.alive
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many as there may be."""
+        return 0 < self.kind.most <= self.alive
 
     @property
     def empty(self) -> bool:
@@ -226,7 +227,7 @@ class Pool:
     def wait(self, call_id: str, kind: Kind, now_ms: int, *, first: bool = False) -> None:
         """Let a call wait for a sandbox of a kind; `first`: before all others that wait."""
         group = self._group(kind)
-        _count_waiting(group, now_ms)
+        group.patience.count(len(group.waiting), now_ms)
         group.waiting[call_id] = None
         if first:
             group.waiting.move_to_end(call_id, last=False)
@@ -271,6 +272,7 @@ class Pool:
         box = self._boxes[sandbox_id]
         group = self._groups[box.kind.key]
         group.start_ms += _LATEST * (start_ms - group.start_ms)
+        group.patience.came(now_ms)
         box.digest = digest
         if box.retired and not group.waiting:
             self._back_off(box, now_ms)
@@ -286,6 +288,7 @@ class Pool:
         known = group.run_ms
         group.run_ms = run_ms if known is None else known + _LATEST * (run_ms - known)
         group.died = 0
+        group.patience.call_ended()
         if reusable and not box.kind.once and not box.retired:
             self._rest(box, now_ms)
         else:
@@ -437,13 +440,15 @@ class Pool:
 
     def _serve(self, group: _Group, now_ms: int, actions: list[Action]) -> None:
         """Give calls what is idle, and start what they lack or make room for it."""
-        _count_waiting(group, now_ms)
+        group.patience.count(len(group.waiting), now_ms)
         while group.crowded and group.idle:
             self._leave(next(iter(group.idle.values())))
         self._hand_out(group, now_ms, actions)
         kind = group.kind
         self._short.pop(kind.key, None)
         if not group.waiting:
+            return
+        if group.full:
             return
         missing = self._startable(group, _missing_for_calls(group, now_ms))
         while missing and self._has_room(kind):
@@ -497,7 +502,7 @@ class Pool:
         box = Box(f"{next(self._numbers)}", group.kind, since_ms=now_ms)
         self._boxes[box.sandbox_id] = group.starting[box.sandbox_id] = box
         self._used_mb += box.kind.memory_mb
-        group.debt_ms = 0.0
+        group.patience.started(now_ms)
         actions.append(Start(box.sandbox_id, box.kind))
 
     def _has_room(self, kind: Kind) -> bool:
@@ -560,15 +565,6 @@ class Pool:
                     self._retire(box)
 
 
-def _count_waiting(group: _Group, now_ms: int) -> None:
-    """Add up what waiting has cost since it was last counted."""
-    if group.waiting:
-        group.debt_ms += len(group.waiting) * (now_ms - group.counted_ms)
-    else:
-        group.debt_ms = 0.0
-    group.counted_ms = now_ms
-
-
 def _missing_for_calls(group: _Group, now_ms: int) -> int:
     """Return how many sandboxes more shorten the wait of those who wait now."""
     waiting = len(group.waiting)
@@ -583,8 +579,10 @@ def _missing_for_calls(group: _Group, now_ms: int) -> int:
     missing = math.ceil(waiting * run_ms / group.start_ms) - group.serving
     if group.run_ms is not None and run_ms * _SHORT < group.start_ms:
         missing = min(missing, 1 - len(group.starting))
-    tired = group.debt_ms >= _PATIENCE * group.start_ms * max(1, group.serving) ** 2
-    return min(unclaimed, max(missing, int(tired or not group.serving)))
+        if group.starting:
+            return 0
+    over = missing <= 0 and group.patience.over(group.start_ms, group.serving, now_ms)
+    return min(unclaimed, max(missing, int(over or not group.serving)))
 
 
 def _missing_ahead(group: _Group, now_ms: int) -> int:
