@@ -15,6 +15,7 @@ from services.api import invocation, metrics
 from services.api.catalog import Catalog, Found
 from services.api.delays import Delay
 from services.api.settings import Settings
+from services.api.trimming import Trimming
 from services.api.waiters import AnswerStream, Overloaded, Overrun, Waiter, Waiters
 from shared import clock, keys, messages, scripts, streams
 from shared.errors import MillraceError, Unavailable, Undecodable
@@ -87,6 +88,7 @@ class Gateway:
         metrics.WAITING.set_function(lambda: len(self._waiters))
         outbox.follow(lambda: len(self._waiters))
         self._positions = {keys.reply(api_id): "0-0"}
+        self._trimming = Trimming()
         self._noticing = Delay(NOTICE_AFTER_S, self._notice)
         self._kept = self._ever_kept = False
         self._look_now = asyncio.Event()
@@ -253,7 +255,8 @@ class Gateway:
                 for stream, entries in found.items():
                     for entry in entries:
                         self._take(stream, entry)
-                    self._drop_up_to(stream, entries[-1][0])
+                    self._read(entries)
+                self._trim()
 
     def _take(self, stream: str, entry: streams.Entry) -> None:
         try:
@@ -276,10 +279,16 @@ class Gateway:
             metrics.LATE_REPLIES.inc()
             log.info("reply_unwanted", call_id=part.call_id)
 
-    def _drop_up_to(self, stream: str, last_id: bytes) -> None:
-        ms, _, seq = last_id.decode().partition("-")
-        trim = ("XTRIM", stream, "MINID", f"{ms}-{int(seq) + 1}")
-        self._outbox.send(trim).add_done_callback(_log_loss)
+    def _read(self, entries: list[streams.Entry]) -> None:
+        size_bytes = sum([len(value) for _, fields in entries for value in fields.values()])
+        self._trimming.read(entries[-1][0], len(entries), size_bytes, clock.monotonic_s())
+
+    def _trim(self) -> None:
+        """Drop what has been read of the reply stream, if it is time."""
+        first_kept = self._trimming.due(clock.monotonic_s())
+        if first_kept is not None:
+            trim = ("XTRIM", keys.reply(self._api_id), "MINID", first_kept)
+            self._outbox.send(trim).add_done_callback(_log_loss)
 
     async def keep_stream(self) -> None:
         """Keep the reply stream there, for ever: make it anew soon after Redis has lost it."""
