@@ -1,6 +1,7 @@
 """How do commands that are ready together become fewer? Steps of one kind go as one.
 
-Pure: no I/O. A batch knows who is to be told what became of each of its commands.
+Does nothing but sort, pack and hand on. A batch knows who is to be told what became of each of its
+commands.
 """
 
 from collections.abc import Callable, Iterable

@@ -6,8 +6,8 @@ second (slow calls bring few), and many calls under way at one time (a quick cal
 And the wait is a small part of what calls take now, which is what is under way, divided by what
 comes a second.
 
-Example: 64 callers bring 1,300 calls a second, so a call takes 49 ms. A wait of 4 ms gathers five of
-them. At 4,000 calls a second one takes 16 ms: 1.3 ms, again five. One caller is served at once.
+Example: 64 callers bring 1,300 calls a second, so a call takes 49 ms. A wait of 4 ms gathers five
+of them. At 4,000 calls a second one takes 16 ms: 1.3 ms, again five. One caller is served at once.
 """
 
 from collections.abc import Callable

@@ -27,7 +27,7 @@ GONE, LOST, FENCED = b"gone", b"lost", b"fenced"
 
 #: One that fails does not take its neighbours along: its answer is its error.
 _BATCH = """{flags}
-local {shared} = {shared_values}
+{shared}
 {first}
 local function one({own})
 {each}
@@ -70,10 +70,7 @@ class Script:
         shared_keys, shared_rest, own_keys, own_rest = (names.split() for names in (*shared, *own))
         self.text = _BATCH.format(
             flags=_FREES if frees else "",
-            shared=", ".join(shared_keys + shared_rest),
-            shared_values=", ".join(
-                [*_items("KEYS", "", shared_keys), *_items("ARGV", "", shared_rest)]
-            ),
+            shared=_locals(shared_keys, shared_rest),
             own=", ".join(own_keys + own_rest),
             own_values=", ".join(
                 [*_items("KEYS", "key + ", own_keys), *_items("ARGV", "argument + ", own_rest)]
@@ -88,6 +85,12 @@ class Script:
         ).lstrip()
         #: By which Redis knows the text.
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _locals(names: list[str], rest: list[str]) -> str:
+    """Return Lua that gives names to the first keys and other arguments."""
+    values = [*_items("KEYS", "", names), *_items("ARGV", "", rest)]
+    return f"local {', '.join(names + rest)} = {', '.join(values)}" if values else ""
 
 
 def _items(table: str, start: str, names: list[str]) -> list[str]:

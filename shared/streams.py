@@ -35,7 +35,7 @@ ASIDE_MAX_ENTRIES = 10_000
 
 
 def connect(url: str) -> Redis:
-    """Return a client for `MQ_URL` (redis://host:port/db); connects at first use."""
+    """Return a client for `MQ_URL` (see `urls.check_redis`); connects at first use."""
     return redis_asyncio.Redis.from_url(
         url,
         protocol=2,  # XREAD answers a list of streams, not a map with another nesting

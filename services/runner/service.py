@@ -54,6 +54,7 @@ class Runner:
             result_max_bytes=settings.result_max_bytes,
         )
         metrics.IN_PROGRESS.set_function(lambda: len(self.state.calls))
+        world.outbox.follow(lambda: len(self.state.calls))
         self._events: deque[state.Event] = deque()
         self._applying = False
         #: Monotonic seconds at which each call came whose outcome is not told yet.
@@ -138,6 +139,7 @@ class Runner:
             self._id,
             count=_READ_COUNT,
             own=True,
+            crowd=lambda: len(self.state.calls),
         )
         async for batch in batches:
             for entry in batch:
