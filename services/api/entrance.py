@@ -19,6 +19,8 @@ from services.api.middleware import Handler
 _PLAIN = re.compile(r"/r/([A-Za-z0-9_-]+)((?:/[A-Za-z0-9_.~/-]*)?)\Z")
 #: Longer addresses are not remembered, so that nobody can fill the memory with them.
 _KEPT_MAX_CHARACTERS = 256
+#: What any other address names.
+NOWHERE: tuple[str, invoke.Target | None] = ("", None)
 
 
 async def set_up(runner: web.AppRunner) -> None:
@@ -36,20 +38,17 @@ def _entered(
 ) -> Awaitable[web.StreamResponse]:
     """Return how a request is answered."""
     address = request.raw_path.partition("?")[0]
-    place, target = _read(address) if len(address) <= _KEPT_MAX_CHARACTERS else _NOWHERE
+    place, target = read(address) if len(address) <= _KEPT_MAX_CHARACTERS else NOWHERE
     if target is None or hdrs.EXPECT in request.headers:
         return otherwise(request)
     return middleware.attended(request, place, invoke.answered(request, target, means))
 
 
-_NOWHERE: tuple[str, invoke.Target | None] = ("", None)
-
-
 @lru_cache(maxsize=1024)
-def _read(address: str) -> tuple[str, invoke.Target | None]:
-    """Return the handler's place and what an address names, or `_NOWHERE`."""
+def read(address: str) -> tuple[str, invoke.Target | None]:
+    """Return the handler's place and what an address names, or `NOWHERE`."""
     found = _PLAIN.match(address)
     if found is None:
-        return _NOWHERE
+        return NOWHERE
     place = invoke.PLACE if found[2] else invoke.ROOT_PLACE
     return place, invoke.Target(found[1], paths.route_of(address, invoke.PREFIX_PARTS))

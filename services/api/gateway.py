@@ -152,14 +152,12 @@ class Gateway:
         self, waiter: Waiter, call: messages.CallHead, parcel: messages.Parcel, version: str
     ) -> None:
         life_ms = call.deadline_ms - call.accepted_ms + PARCEL_SLACK_MS
-        sent = self._enqueue(call, parcel, version, None, life_ms)
-        sent.add_done_callback(partial(self._check_enqueued, waiter, call))
+        command = self._enqueue(call, parcel, version, None, life_ms)
+        self._outbox.post(command, partial(self._check_enqueued, waiter, call))
         self._noticing.add((waiter, call))
 
-    def _check_enqueued(
-        self, waiter: Waiter, call: messages.CallHead, sent: "asyncio.Future[Any]"
-    ) -> None:
-        error = sent.exception() or self._refusal(call, sent.result())
+    def _check_enqueued(self, waiter: Waiter, call: messages.CallHead, answer: object) -> None:
+        error = answer if isinstance(answer, Exception) else self._refusal(call, answer)
         if isinstance(error, Unavailable):
             self._look_now.set()
         if error is not None:
@@ -190,7 +188,7 @@ class Gateway:
         """Enqueue an async call; return when it is safe there."""
         try:
             record = invocation.queued_record(call)
-            answer = await self._enqueue(call, parcel, version, record, 0)
+            answer = await self._outbox.send(self._enqueue(call, parcel, version, record, 0))
         except Unavailable:
             self._look_now.set()
             raise
@@ -204,8 +202,8 @@ class Gateway:
         version: str,
         record: messages.Record | None,
         parcel_ttl_ms: int,
-    ) -> "asyncio.Future[Any]":
-        command = scripts.enqueue(
+    ) -> scripts.Step:
+        return scripts.enqueue(
             call,
             parcel,
             catalog_version=version,
@@ -213,14 +211,12 @@ class Gateway:
             record=record,
             parcel_ttl_ms=parcel_ttl_ms,
         )
-        return self._outbox.send(command)
 
     def took(self, stream: AnswerStream, count: int) -> None:
         """Note that a caller has taken `count` more bytes of a streamed answer; tell its runner."""
         more = stream.taken(count)
         if more is not None:
-            sent = self._outbox.send(scripts.more(stream.head.runner_id, more))
-            sent.add_done_callback(_log_loss)
+            self._outbox.post(scripts.more(stream.head.runner_id, more), _log_loss)
 
     def leave(self, stream: AnswerStream) -> None:
         """Let go of a streamed answer; if its call has not ended, it is stopped."""
@@ -233,8 +229,7 @@ class Gateway:
 
     def _post(self, stream: str, message: messages.Wire) -> None:
         """Append a message that nobody waits for; if it is lost, the log says so."""
-        sent = self._outbox.send(("XADD", stream, "*", "m", messages.encode(message)))
-        sent.add_done_callback(_log_loss)
+        self._outbox.post(("XADD", stream, "*", "m", messages.encode(message)), _log_loss)
 
     async def read_replies(self) -> None:
         """Bring replies to their waiters, for ever; waits out Redis' absences."""
@@ -264,9 +259,7 @@ class Gateway:
         except Undecodable as error:
             UNDECODABLE.labels(stream="reply").inc()
             log.warning("reply_undecodable", id=entry[0].decode(), error=str(error))
-            self._outbox.send(streams.set_aside(stream, entry, str(error))).add_done_callback(
-                _log_loss
-            )
+            self._outbox.post(streams.set_aside(stream, entry, str(error)), _log_loss)
             return
         try:
             wanted = self._waiters.hand_over(part)
@@ -288,7 +281,7 @@ class Gateway:
         first_kept = self._trimming.due(clock.monotonic_s())
         if first_kept is not None:
             trim = ("XTRIM", keys.reply(self._api_id), "MINID", first_kept)
-            self._outbox.send(trim).add_done_callback(_log_loss)
+            self._outbox.post(trim, _log_loss)
 
     async def keep_stream(self) -> None:
         """Keep the reply stream there, for ever: make it anew soon after Redis has lost it."""
@@ -323,7 +316,6 @@ class Gateway:
         return None if self._kept else "redis: no reply stream"
 
 
-def _log_loss(sent: "asyncio.Future[object]") -> None:
-    error = None if sent.cancelled() else sent.exception()
-    if error:
-        log.warning("message_lost", error=str(error))
+def _log_loss(answer: object) -> None:
+    if isinstance(answer, Exception):
+        log.warning("message_lost", error=str(answer))

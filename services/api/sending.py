@@ -70,7 +70,7 @@ def _head(answer: Answer, now_s: int) -> bytes:
     missing = _common(now_s)
     for name, value in answer.headers:
         lines.append(f"{name}: {value}")
-        if name in _COMMON or name.lower() in _COMMON:
+        if name.lower() in _COMMON:
             missing = {key: line for key, line in missing.items() if key != name.lower()}
     lines += missing.values()
     lines.append(f"Content-Length: {len(answer.body)}\r\n\r\n")
