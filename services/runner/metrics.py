@@ -10,7 +10,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
 class Durations(Collector):
@@ -22,19 +22,19 @@ class Durations(Collector):
     def __init__(self, name: str, documentation: str) -> None:
         """Register it under `name`."""
         self._name, self._documentation = name, documentation
-        self._counts = [0] * (len(_SECONDS) + 1)
+        self._counts = [0] * (len(SECONDS) + 1)
         self._sum_s = 0.0
         REGISTRY.register(self)
 
     def observe(self, seconds: float) -> None:
         """Add a duration."""
-        self._counts[bisect_left(_SECONDS, seconds)] += 1
+        self._counts[bisect_left(SECONDS, seconds)] += 1
         self._sum_s += seconds
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Return what has been added by now."""
         totals = itertools.accumulate(self._counts)
-        bounds = (*map(floatToGoString, _SECONDS), "+Inf")
+        bounds = (*map(floatToGoString, SECONDS), "+Inf")
         family = HistogramMetricFamily(self._name, self._documentation)
         family.add_metric([], list(zip(bounds, totals, strict=True)), self._sum_s)
         yield family
@@ -50,7 +50,7 @@ START_SECONDS = Durations("millrace_runner_start_seconds", "From taking a call t
 RUN_SECONDS = Durations("millrace_runner_run_seconds", "How long processes ran.")
 SANDBOX_SECONDS = Histogram(
     "millrace_runner_sandbox_seconds", "From asking for a sandbox to its being ready.",
-    buckets=_SECONDS,
+    buckets=SECONDS,
 )  # fmt: skip
 SANDBOXES_FAILED = Counter("millrace_runner_sandboxes_failed_total", "Sandboxes not opened.")
 SANDBOXES = Gauge("millrace_runner_sandboxes", "Sandboxes here now.", ["state"])

@@ -6,14 +6,14 @@ calls do not end clearly faster with it (what they lack is a CPU, not a sandbox)
 has to be waited for four times as long.
 
 Example: a start takes 100 ms, one sandbox ends 500 calls a second, five calls wait all the time.
-After 160 ms a second one is started. With it 520 calls end in a second; had it brought half of what
-it could, it were 750. So the third comes not after 640 ms (as it would have), but, when these are
-over, after another 2,560 ms.
+After 160 ms a second one is started. With it 520 calls end in a second; had it brought a fifth of
+what it could, it were 600. So the third comes not after 640 ms (as it would have), but, when these
+are over, after another 2,560 ms.
 """
 
 PATIENCE = 8.0
 #: The part of what one more could bring at most that it must have brought.
-_WORTH = 0.5
+_WORTH = 0.2
 #: How much longer one waits after each that was in vain, and after how many of them no longer so.
 _LONGER, _VAIN_MAX = 4, 4
 

@@ -7,8 +7,9 @@ Spawn or wait: another sandbox is started if the calls that wait would wait long
 are than for a new one. Example: starting takes 100 ms, calls run for 1 ms, one sandbox is busy and
 20 calls wait: the last of them waits 20 ms, so nothing is started. If they run for 50 ms, the last
 would wait 1000 ms; ten sandboxes bring that down to 100 ms, so nine are started. How long calls run
-is not known at first: it is at least as long as the longest of them runs by now. A queue that does
-not end has its price too: `patience` knows when it is worth one more sandbox.
+is not known at first: it is at least as long as the longest of them runs by now; later, that is one
+value among others. A queue that does not end has its price too: `patience` knows when it is worth
+one more sandbox.
 """
 
 import itertools
@@ -271,7 +272,7 @@ class Pool:
         """Note that a sandbox can run calls, `start_ms` after it was asked for."""
         box = self._boxes[sandbox_id]
         group = self._groups[box.kind.key]
-        group.start_ms += _LATEST * (start_ms - group.start_ms)
+        group.start_ms = _mean(group.start_ms, start_ms)
         group.patience.came(now_ms)
         box.digest = digest
         if box.retired and not group.waiting:
@@ -285,8 +286,7 @@ class Pool:
         """Note that the call of a sandbox has ended."""
         box = self._boxes[sandbox_id]
         group = self._groups[box.kind.key]
-        known = group.run_ms
-        group.run_ms = run_ms if known is None else known + _LATEST * (run_ms - known)
+        group.run_ms = run_ms if group.run_ms is None else _mean(group.run_ms, run_ms)
         group.died = 0
         group.patience.call_ended()
         if reusable and not box.kind.once and not box.retired:
@@ -573,9 +573,7 @@ def _missing_for_calls(group: _Group, now_ms: int) -> int:
         return 0
     if group.kind.once:
         return unclaimed
-    run_ms = RUN_GUESS_MS if group.run_ms is None else group.run_ms
-    if group.busy:
-        run_ms = max(run_ms, now_ms - next(iter(group.busy.values())).since_ms)
+    run_ms = _expected_run_ms(group, now_ms)
     missing = math.ceil(waiting * run_ms / group.start_ms) - group.serving
     if group.run_ms is not None and run_ms * _SHORT < group.start_ms:
         missing = min(missing, 1 - len(group.starting))
@@ -583,6 +581,23 @@ def _missing_for_calls(group: _Group, now_ms: int) -> int:
             return 0
     over = missing <= 0 and group.patience.over(group.start_ms, group.serving, now_ms)
     return min(unclaimed, max(missing, int(over or not group.serving)))
+
+
+def _expected_run_ms(group: _Group, now_ms: int) -> float:
+    """Return how long calls take. One that runs for longer counts as if it ended now.
+
+    Where nothing else is known, it is all that counts; elsewhere it may be this runner that has not
+    had a CPU for a while, and that must not start sandboxes for all who wait.
+    """
+    known_ms = RUN_GUESS_MS if group.run_ms is None else group.run_ms
+    longest_ms = now_ms - next(iter(group.busy.values())).since_ms if group.busy else 0
+    if longest_ms <= known_ms:
+        return known_ms
+    return longest_ms if group.run_ms is None else _mean(known_ms, longest_ms)
+
+
+def _mean(known_ms: float, latest_ms: float) -> float:
+    return known_ms + _LATEST * (latest_ms - known_ms)
 
 
 def _missing_ahead(group: _Group, now_ms: int) -> int:

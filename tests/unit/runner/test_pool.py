@@ -156,6 +156,14 @@ def test_how_long_calls_run_is_at_least_what_the_longest_has_run(yard: Yard) -> 
     assert started(yard.after(50)) == [K] * 9
 
 
+def test_one_that_runs_longer_than_the_others_did_is_one_value_among_others(yard: Yard) -> None:
+    yard.warm(run_ms=1)
+    assert given(yard.waits("busy"))
+    assert yard.waits(*names(20)) == []
+    # As if calls took 8 ms: (4 * 1 + 36) / 5. The last of 20 would wait 160 ms, not 720.
+    assert started(yard.after(36)) == [K]
+
+
 def test_for_short_calls_one_is_started_after_the_other(yard: Yard) -> None:
     yard.warm(run_ms=9)
     assert given(yard.waits("busy"))
