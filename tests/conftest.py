@@ -10,12 +10,22 @@ from dataclasses import dataclass
 import aiomysql
 import pytest
 import redis as redis_sync
+import structlog
 from blockbuster import blockbuster_ctx
 from testcontainers.core.container import DockerContainer
 
 from shared import clock, streams, urls
 
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+
+# The pretty tracebacks that structlog makes of itself where `rich` is there read the sources, in the
+# event loop.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 MYSQL_IMAGE = os.environ.get("MYSQL_IMAGE", "millrace/mysql:local")
 REDIS_IMAGE = os.environ.get("REDIS_IMAGE", "millrace/redis:local")
