@@ -29,6 +29,10 @@ class Settings:
     api_url: str = setting(
         "http://127.0.0.1:8080", "Where clients reach this API, as its OpenAPI document says it."
     )
+    fn_file: str = setting(
+        "/usr/local/lib/millrace/fn",
+        "The packed client that `/fn` hands out, as `make fn` makes it.",
+    )
     jwt_auth_key: str = setting(
         "",
         "Secret that signs the tokens management asks for; empty: it asks for none.",
