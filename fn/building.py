@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 #: The label in which an image remembers what it was made of.
 SOURCE_LABEL = "millrace.source"
-CA_FILE = ".fn-ca.crt"
+CA_FILE = "ca.crt"
+_FUNCTION = "function"
 #: Who else on this machine was told of an authority's certificate, the first one counts.
 _CA_VARIABLES = (
     "FN_CA_FILE", "PIP_CERT", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE",
@@ -133,10 +134,16 @@ def _sources(folder: Path) -> Iterator[Path]:
 
 
 def _stage(folder: Path, context: Path, ca_file: Path | None) -> None:
-    """Copy what goes into the image, so that what never should does not."""
-    shutil.copytree(
-        folder, context, symlinks=True, ignore=shutil.ignore_patterns(*_NEVER_IN_IMAGES)
-    )
+    """Copy what is needed: the function's files to `function/`, what only its build sees beside."""
+    inside = context / _FUNCTION
+    ignored = shutil.ignore_patterns(*_NEVER_IN_IMAGES)
+    shutil.copytree(folder, inside, symlinks=True, ignore=ignored)
+    if (inside / "wheels").is_dir():
+        shutil.move(str(inside / "wheels"), str(context / "wheels"))
+    patterns = folder / ".dockerignore"
+    if patterns.is_file():
+        text = dockerfile.ignored_below(_FUNCTION, patterns.read_text(encoding="utf-8"))
+        (context / ".dockerignore").write_text(text, encoding="utf-8")
     if ca_file:
         shutil.copyfile(ca_file, context / CA_FILE)
 
@@ -163,18 +170,20 @@ def _dockerfile(
     return lines + dockerfile.start(file.get("entrypoint") or usual, file.get("cmd", []))
 
 
-def facts_of(language: languages.Language, folder: Path) -> set[str]:
-    """Return what is true of a function's folder, in the words of the templates."""
-    manifest = folder / language.manifest if language.manifest else None
-    has_manifest = manifest is not None and manifest.is_file()
-    found = {"module"} if has_manifest else set()
-    if has_manifest and manifest is not None and _names_packages(manifest):
-        found.add("dependencies")
-    if (folder / "wheels").is_dir():
+def facts_of(language: languages.Language, context: Path) -> set[str]:
+    """Return what is true of a staged function, in the words of the templates."""
+    inside = context / _FUNCTION
+    found = set()
+    manifest = inside / language.manifest if language.manifest else None
+    if manifest and manifest.is_file():
+        found.add("module")
+        if _names_packages(manifest):
+            found.add("dependencies")
+    if (context / "wheels").is_dir():
         found.add("wheels")
-    if (folder / CA_FILE).is_file():
+    if (context / CA_FILE).is_file():
         found.add("ca")
-    if not (folder / "vendor").is_dir():
+    if not (inside / "vendor").is_dir():
         found.add("download")
     return found
 

@@ -62,8 +62,7 @@ def start(entrypoint: list[str] | str, cmd: list[str] | str) -> str:
 def line_of_step(dockerfile: str, step: int) -> int:
     r"""Return the line on which the instruction with a number begins, both from 1; 0 if unknown.
 
-    >>> line_of_step("# hi\nFROM a\nRUN b \
-  c\nRUN d", 3)
+    >>> line_of_step("# hi\nFROM a\nRUN b \\\n  c\nRUN d", 3)
     5
     """
     count, continued = 0, False
@@ -77,3 +76,19 @@ def line_of_step(dockerfile: str, step: int) -> int:
                 return number
         continued = line.rstrip().endswith("\\")
     return 0
+
+
+def ignored_below(folder: str, patterns: str) -> str:
+    r"""Return a .dockerignore's text for a context in which all it speaks of is in a folder.
+
+    >>> ignored_below("function", "# big\n*.iso\n!/small.iso\n")
+    'function/*.iso\n!function/small.iso\n'
+    """
+    lines = []
+    for line in patterns.splitlines():
+        pattern = line.strip()
+        if not pattern or pattern.startswith("#"):
+            continue
+        sign, rest = ("!", pattern[1:].strip()) if pattern.startswith("!") else ("", pattern)
+        lines.append(f"{sign}{folder}/{rest.lstrip('/')}\n")
+    return "".join(lines)

@@ -32,8 +32,7 @@ _MEANINGS: tuple[tuple[str, str, str, Exit], ...] = (
         Exit.UNREACHABLE,
     ),
     (
-        r"unauthorized|authentication required|no basic auth credentials|denied: requested access"
-        r"|incorrect username or password",
+        r"unauthorized|authentication required|no basic auth cred|denied: requested|incorrect user",
         "the registry does not know your password",
         "Log in: docker login {registry}",
         Exit.UNAUTHORIZED,
@@ -41,7 +40,7 @@ _MEANINGS: tuple[tuple[str, str, str, Exit], ...] = (
     (
         r"server gave http response to https client",
         "the registry speaks HTTP, and the engine expects HTTPS of it",
-        'Add {registry} to "insecure-registries" in /etc/docker/daemon.json, and restart the engine.',
+        'Add {registry} to "insecure-registries" in /etc/docker/daemon.json; restart the engine.',
         Exit.UNREACHABLE,
     ),
     (
@@ -51,8 +50,7 @@ _MEANINGS: tuple[tuple[str, str, str, Exit], ...] = (
         Exit.UNREACHABLE,
     ),
     (
-        r"connection refused|no such host|i/o timeout|no route to host|timeout exceeded|eof$"
-        r"|deadline exceeded|network is unreachable|server misbehaving",
+        r"connection refused|no such host|timeout|no route to host|deadline|unreachable|misbehaving",
         "the registry {registry} does not answer",
         "Is it up (make up on the platform's machine)? HUB=host:port names another one.",
         Exit.UNREACHABLE,
@@ -118,7 +116,7 @@ def ask(*arguments: str, stdin: bytes | None = None, timeout_s: float | None = N
 
 
 def must(*arguments: str, registry: str = "", what: str = "") -> Said:
-    """Run a docker command that has to work. Raises `FnError` with what the engine complained of."""
+    """Run a docker command that has to work. Raises `FnError` with the engine's complaint."""
     said = ask(*arguments)
     if said.code:
         known = meaning(said.complaint, registry)

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from fn import durations, spelling
+from fn import pairs, spelling
+from fn.errors import FnError
 
 SEMVER = re.compile(r"\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._/:@-]*")
@@ -109,9 +110,9 @@ def cores(value: object) -> float:
 def duration(value: object) -> int:
     """Take a duration of at least a second; return whole seconds."""
     try:
-        found = durations.seconds(value)
-    except ValueError as error:
-        raise Wrong(f"is wrong: {error}") from None
+        found = pairs.duration_s(text(value).strip(), "")
+    except FnError:
+        raise Wrong(f"is {text(value)!r}: it has to be whole seconds, like 30s or 1m30s") from None
     if not found:
         raise Wrong("is 0: at least 1s is needed")
     return found

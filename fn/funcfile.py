@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from fn import spelling
+from fn import pairs, spelling
 from fn.errors import FnError
 from fn.funcfields import FIELDS, FOREIGN, Wrong
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 NAMES = ("func.yaml", "func.yml", "func.json")
 FIRST_VERSION = "0.0.1"
 
-_VARIABLE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})")
 _SCALAR = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s,#}\]]+")
 
 
@@ -67,42 +66,15 @@ class FuncFile:
         """Return a field, or what stands in for it."""
         return self.fields.get(name, otherwise)
 
-    def config(self, environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-        """Return the config with `$NAME` and `${NAME}` filled in, and unset variables.
+    def config(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """Return the config with `$NAME` and `${NAME}` filled in; `$$` is a dollar sign.
 
-        `$$` is a dollar sign. A value that needs an unset variable is left out.
+        Raises `FnError` for a variable that is not set.
         """
-        values: dict[str, str] = {}
-        unset: list[str] = []
-        for key, text in self.fields.get("config", {}).items():
-            missing = [n for n in variables(text) if n not in environment]
-            unset += missing
-            if not missing:
-                values[key] = expanded(text, environment)
-        return values, unset
-
-
-def variables(text: str) -> list[str]:
-    """Return the names of the variables in a text.
-
-    >>> variables("$HOST:${PORT} costs $$5")
-    ['HOST', 'PORT']
-    """
-    return [m[1] or m[2] for m in _VARIABLE.finditer(text) if m[1] or m[2]]
-
-
-def expanded(text: str, environment: Mapping[str, str]) -> str:
-    """Return a text with its variables filled in; an unset one is empty.
-
-    >>> expanded("$HOST:${PORT} costs $$5", {"HOST": "db", "PORT": "1"})
-    'db:1 costs $5'
-    """
-
-    def value(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        return environment.get(name, "") if name else "$"
-
-    return _VARIABLE.sub(value, text)
+        return {
+            key: pairs.expanded(text, environment, f"{self.path.name}: config {key}")
+            for key, text in self.fields.get("config", {}).items()
+        }
 
 
 def find(folder: Path) -> Path | None:

@@ -69,12 +69,12 @@ _RUST = Language(
 )  # fmt: skip
 _JAVA = Language(
     "java", "17", "Func.java",
-    ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", "/function:/function/lib/*", "Func"],
+    ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", "/function:lib/*", "Func"],
     formats=("default",), aliases=("jvm",), signs=("func.java",), has_dev=True,
 )  # fmt: skip
 _BINARY = Language(
-    "binary", "", "func", ["/function/func"], formats=("default",), aliases=("static", "c", "scratch"),
-    signs=("func.c",), has_base=False, build=("cc -static -Os -s -o func func.c",),
+    "binary", "", "func", ["/function/func"], formats=("default",),
+    aliases=("static", "c", "scratch"), signs=("func.c",), has_base=False, build=("cc -static -Os -s -o func func.c",),
 )  # fmt: skip
 LANGUAGES: dict[str, Language] = {
     language.name: language
