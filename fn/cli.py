@@ -12,12 +12,32 @@ import click
 from fn import output
 from fn.commanding import LazyGroup, examples, with_output
 from fn.errors import Exit, FnError
+from fn.version import version
 
 #: Command -> the module and object that define it. Modules are imported only when asked for, since
 #: a command line should answer at once.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "apps": "fn.commands.apps:apps",
+    "call": "fn.commands.call:call",
+    "calls": "fn.commands.calls:calls",
+    "completion": "fn.commands.completion:completion",
+    "context": "fn.commands.context:context",
+    "doctor": "fn.commands.doctor:doctor",
+    "logs": "fn.commands.logs:logs",
+    "routes": "fn.commands.routes:routes",
+    "runners": "fn.commands.runners:runners",
+    "token": "fn.commands.token:token",
+    "upgrade": "fn.commands.upgrade:upgrade",
+    "version": "fn.commands.version:version",
+}
 #: How a program ends that writes to a reader who has left, as shells count it.
 _READER_LEFT = 141
+
+
+def _say_version(context: click.Context, _: click.Parameter, asked: bool) -> None:  # noqa: FBT001 (click's own)
+    if asked:
+        click.echo(f"fn {version()}")
+        context.exit()
 
 
 @click.group(
@@ -25,6 +45,14 @@ _READER_LEFT = 141
     lazy=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples("fn init --runtime python me/greet", "fn deploy demo", "fn call demo /greet"),
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_say_version,
+    help="Show the version and exit.",
 )
 def root() -> None:
     """Build functions, deploy them to Millrace, call them and see what became of the calls."""
@@ -64,9 +92,11 @@ def _told(error: Exception) -> FnError:
     """Return an error as it is told."""
     if isinstance(error, FnError):
         return error
-    if isinstance(error, click.UsageError) and error.ctx:
-        usage = " ".join(error.ctx.get_usage().split())
-        return FnError(error.format_message(), f"{usage} (--help shows examples)")
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        meant = " or ".join(repr(name) for name in error.possibilities)
+        return FnError(f"{error.message} Did you mean {meant}?", _usage(error))
+    if isinstance(error, click.UsageError):
+        return FnError(error.format_message(), _usage(error))
     if isinstance(error, click.ClickException):
         return FnError(error.format_message())
     if isinstance(error, OSError) and error.strerror:
@@ -77,6 +107,11 @@ def _told(error: Exception) -> FnError:
         "Please report it to Millrace, with what the same command shows under FN_DEBUG=1",
         Exit.DEFECT,
     )
+
+
+def _usage(error: click.UsageError) -> str:
+    usage = " ".join(error.ctx.get_usage().split()) if error.ctx else "fn"
+    return f"{usage} (--help shows examples)"
 
 
 def _complain(error: FnError) -> None:

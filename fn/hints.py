@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import quote, unquote
 
 from fn.errors import Exit
 
 APP_NOT_FOUND = "App not found"
+ROUTE_NOT_FOUND = "Route not found"
 UNAUTHORIZED = 401
 _SERVER_ERROR = 500
 _EXCERPT_CHARS = 60
@@ -20,7 +23,6 @@ _CLOCK_TOLERANCE_S = 60
 _HINTS = (
     ("App already exists", "`fn apps update` changes it; `fn apps list` shows all"),
     ("Route already exists", "`fn routes update` changes it, and so does `fn deploy`"),
-    ("Route not found", "`fn routes list APP` shows an app's routes"),
     ("Call not found", "`fn calls list APP` shows an app's calls"),
     ("Cannot remove apps with routes", "Delete its routes first: `fn routes delete APP /PATH`"),
     ("name must be 30 characters", "Names of apps have 1 to 30 of A-Z, a-z, 0-9, _ and -"),
@@ -30,6 +32,35 @@ _HINTS = (
     ("Missing route Image", "Name one with --image"),
     ("No result is kept of a sync call", "`fn logs APP CALL_ID` shows what it wrote to stderr"),
 )
+
+#: Why a call failed, as the platform's code says it -> what helps. The others: see the log.
+_CALL_HINTS = {
+    "timeout": "`fn routes update {route} --timeout 5m` lets it run longer",
+    "out_of_memory": "`fn routes update {route} --memory 512` gives it more",
+    "image_pull": "Is the image pushed? `fn deploy {app}` builds and pushes it",
+    "image_invalid": "Its image has no command to start: `fn routes inspect {route} image`",
+    "unauthorized": "`fn routes token {route}` signs a token; send it with -e Authorization=TOKEN",
+    "too_large": "The platform has a limit for what is sent and answered",
+    "capacity": "Try again later; `fn runners` shows who has room",
+    "overloaded": "Try again later; `fn runners` shows who has room",
+    "unavailable": "Try again in a moment; `fn doctor` shows what is missing",
+    "runner_lost": "Try again; `fn runners` shows who is left",
+    "deadline": "Try again; `fn runners` shows who has room",
+    "internal": "The api's log tells more about call {call_id}",
+    "invalid_request": "See `fn call --help`",
+    "not_found": "`fn routes list {app}` shows what can be called",
+}
+_LOG_HINT = "`fn logs {app} {call_id}` shows what the function wrote to standard error"
+
+
+def call(code: str, route: str, call_id: str) -> str:
+    """Return what helps if a call of a route, as in "demo /greet", failed with a code.
+
+    >>> call("timeout", "demo /greet", "1")
+    '`fn routes update demo /greet --timeout 5m` lets it run longer'
+    """
+    app = route.partition(" ")[0]
+    return _CALL_HINTS.get(code, _LOG_HINT).format(route=route, app=app, call_id=call_id)
 
 
 def message(told: Any) -> str:  # noqa: ANN401 (it is whatever was sent)
@@ -53,21 +84,49 @@ def exit_code(status: int) -> Exit:
     return Exit.UNREACHABLE if status >= _SERVER_ERROR else Exit.REFUSED
 
 
-def refused(method: str, path: str, message: str, apps: list[str]) -> str:
-    """Return what helps against an error of the API; `apps` are those there are, if that matters.
+def refused(method: str, path: str, message: str) -> str:
+    """Return what helps against an error of the API."""
+    found = (hint for words, hint in _HINTS if words in message)
+    return next(found, f"That is what the platform answers to {method} {path}")
 
-    >>> refused("GET", "/v1/apps/dmeo", "App not found", ["demo"])
-    "Did you mean 'demo'? `fn apps list` shows all apps"
+
+@dataclass(frozen=True)
+class Listing:
+    """What there is of what was asked for: where the API lists it, and how `fn` does."""
+
+    #: What was asked for, as it is called.
+    name: str
+    path: str
+    what: str
+    field: str
+    command: str
+
+
+def listing(path: str, message: str) -> Listing | None:
+    """Return where to look for what was perhaps meant, if the API does not know an app or route.
+
+    >>> listing("/v1/apps/dmeo", "App not found").command
+    'fn apps list'
     """
-    if message == APP_NOT_FOUND:
-        name = path.split("/")[3]
-        close = difflib.get_close_matches(name, apps, n=1, cutoff=0.5)
-        meant = f"Did you mean {close[0]!r}? " if close else ""
-        return f"{meant}`fn apps list` shows all apps"
-    for words, hint in _HINTS:
-        if words in message:
-            return hint
-    return f"The platform's answer to {method} {path}"
+    _, _, apps, app, *rest = [unquote(part) for part in f"{path}/".split("/")]
+    if message == APP_NOT_FOUND and apps == "apps":
+        return Listing(app, "/v1/apps", "apps", "name", "fn apps list")
+    if message == ROUTE_NOT_FOUND and rest[:1] == ["routes"]:
+        wanted = "/" + "/".join(rest[1:-1])
+        routes = f"/v1/apps/{quote(app, safe='')}/routes"
+        return Listing(wanted, routes, "routes", "path", f"fn routes list {app}")
+    return None
+
+
+def unknown(listing: Listing, names: list[str]) -> str:
+    """Return what helps, given the names there are.
+
+    >>> unknown(listing("/v1/apps/dmeo", "App not found"), ["demo", "other"])
+    "Did you mean 'demo'? `fn apps list` shows all"
+    """
+    close = difflib.get_close_matches(listing.name, names, n=1, cutoff=0.5)
+    meant = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{meant}`{listing.command}` shows all"
 
 
 def unauthorized(*, has_key: bool, date: str | None, now: float) -> str:

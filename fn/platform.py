@@ -67,6 +67,24 @@ def route_path(app: str, path: str) -> str:
     return app_path(app, f"/routes{quote(clean(path), safe='/')}")
 
 
+def quoted(before: str, name: str) -> str:
+    """Return a path with one more part, whatever is in its name.
+
+    >>> quoted("/v1/calls", "a/b")
+    '/v1/calls/a%2Fb'
+    """
+    return f"{before}/{quote(name, safe='')}"
+
+
+def call_path(app: str, path: str) -> str:
+    """Return the path under which a function is called.
+
+    >>> call_path("demo", "/hello")
+    '/r/demo/hello'
+    """
+    return f"/r/{quote(app, safe='')}{quote(clean(path), safe='/')}"
+
+
 def clean(path: str) -> str:
     """Return a route's path as the platform has it: absolute, no doubled slashes.
 
@@ -157,7 +175,9 @@ class Platform:
         """Return an answer whose body is still to be read; who opens it releases it."""
         url = self.url + path + (f"?{urlencode(query)}" if query else "")
         wait = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=None if patient else READ_TIMEOUT_S)
-        sent = {"User-Agent": "fn", "Content-Type": "application/json", **(headers or {})}
+        sent = urllib3.HTTPHeaderDict({"User-Agent": "fn", "Content-Type": "application/json"})
+        for name, value in (headers or {}).items():
+            sent[name] = value
         try:
             return self._pool.request(
                 method,
@@ -182,22 +202,21 @@ class Platform:
             return _redirected(self.url, answer)
         if not message:
             return _stranger(self.url, answer)
-        hint = hints.unauthorized(
-            has_key=bool(self.context.jwt_auth_key),
-            date=answer.headers.get("Date"),
-            now=time.time(),
-        )
-        if answer.status != hints.UNAUTHORIZED:
-            hint = hints.refused(method, path, message, self._known_apps(message))
-        return FnError(f"{message}", hint, hints.exit_code(answer.status))
+        hint = self._hint(method, path, message, answer)
+        return FnError(message, hint, hints.exit_code(answer.status))
 
-    def _known_apps(self, message: str) -> list[str]:
-        """Return the names of all apps if the answer was that there is no such one."""
-        if message != hints.APP_NOT_FOUND:
-            return []
-        told = self.fetch("GET", "/v1/apps", headers=self._signed()).json()
-        apps = told.get("apps", []) if isinstance(told, dict) else []
-        return [app["name"] for app in apps]
+    def _hint(self, method: str, path: str, message: str, answer: Answer) -> str:
+        if answer.status == hints.UNAUTHORIZED:
+            has_key = bool(self.context.jwt_auth_key)
+            return hints.unauthorized(
+                has_key=has_key, date=answer.headers.get("Date"), now=time.time()
+            )
+        listing = hints.listing(path, message)
+        if not listing:
+            return hints.refused(method, path, message)
+        told = self.fetch("GET", listing.path, headers=self._signed()).json()
+        things = told.get(listing.what, []) if isinstance(told, dict) else []
+        return hints.unknown(listing, [str(thing[listing.field]) for thing in things])
 
 
 def _pool(context: Context) -> urllib3.PoolManager:
