@@ -236,7 +236,7 @@ def make_base(language: languages.Language, name: str, *, dev: bool) -> str:
     if said.code:
         raise engine.meaning(said.complaint) or FnError(
             f"cannot build the base image {name}: {said.complaint}",
-            "make runtimes on the platform's machine builds all of them and pushes them to the hub.",
+            "make runtimes on the platform's machine builds all of them, for the hub too.",
             Exit.FAILED,
         )
     return name

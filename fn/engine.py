@@ -50,7 +50,7 @@ _MEANINGS: tuple[tuple[str, str, str, Exit], ...] = (
         Exit.UNREACHABLE,
     ),
     (
-        r"connection refused|no such host|timeout|no route to host|deadline|unreachable|misbehaving",
+        r"connection refused|no such host|timeout|no route to host|deadline|unreachable",
         "the registry {registry} does not answer",
         "Is it up (make up on the platform's machine)? HUB=host:port names another one.",
         Exit.UNREACHABLE,

@@ -74,7 +74,8 @@ _JAVA = Language(
 )  # fmt: skip
 _BINARY = Language(
     "binary", "", "func", ["/function/func"], formats=("default",),
-    aliases=("static", "c", "scratch"), signs=("func.c",), has_base=False, build=("cc -static -Os -s -o func func.c",),
+    aliases=("static", "c", "scratch"), signs=("func.c",), has_base=False,
+    build=("cc -static -Os -s -o func func.c",),
 )  # fmt: skip
 LANGUAGES: dict[str, Language] = {
     language.name: language
@@ -141,6 +142,16 @@ def detect(names: Collection[str], *, has_binary: bool = False) -> str:
     if has_binary:
         return _BINARY.name
     return next((one.name for one in LANGUAGES.values() if set(one.signs) & set(names)), "")
+
+
+def has_code(language: Language, names: Collection[str]) -> bool:
+    """Return whether a folder has code of a language already.
+
+    >>> has_code(LANGUAGES["go"], ["main.go"]), has_code(LANGUAGES["go"], ["go.mod"])
+    (True, False)
+    """
+    code = {language.source, *language.signs} - {language.manifest}
+    return bool(code & set(names))
 
 
 def entrypoint(language: Language, format_: str) -> list[str]:

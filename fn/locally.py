@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import secrets
@@ -10,7 +11,6 @@ import subprocess
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -98,7 +98,7 @@ def _ending(code: int, limits: Limits) -> str:
     return f"exit code {code}" if code > 0 else ""
 
 
-@contextmanager
+@contextlib.contextmanager
 def _running(
     image: str, call: Call, limits: Limits, folder: str, log: IO[bytes]
 ) -> Iterator[_Container]:
@@ -138,8 +138,8 @@ def arguments(image: str, call: Call, limits: Limits, name: str, folder: str) ->
         "run", "--rm", "--interactive", "--name", name, "--hostname", "function",
         "--memory", memory, "--memory-swap", memory, "--cpus", f"{cpus:g}",
         "--pids-limit", str(_PIDS), "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
-        "--ulimit", "core=0", "--ulimit", f"nofile={_FILES}", "--ulimit", f"fsize={_FILE_MAX_BYTES}",
-        "--shm-size", "16m", "--log-driver", "none",
+        "--ulimit", "core=0", "--ulimit", f"nofile={_FILES}",
+        "--ulimit", f"fsize={_FILE_MAX_BYTES}", "--shm-size", "16m", "--log-driver", "none",
     ]  # fmt: skip
     for link in limits.links:
         told += ["--link", link]
@@ -223,22 +223,18 @@ class _SocketConnection(http.client.HTTPConnection):
 
 def _told(container: _Container, request: bytes) -> IO[bytes]:
     """Write a request; return where the answer comes. A process that is gone has read nothing."""
-    try:
-        stdin = cast("IO[bytes]", container.process.stdin)
+    stdin = cast("IO[bytes]", container.process.stdin)
+    with contextlib.suppress(BrokenPipeError):
         stdin.write(request)
         stdin.flush()
-    except BrokenPipeError:
-        pass
     return cast("IO[bytes]", container.process.stdout)
 
 
 def _end(container: _Container) -> None:
     """Let the process see the end of its input; one that goes on is ended."""
     stdin = cast("IO[bytes]", container.process.stdin)
-    try:
+    with contextlib.suppress(BrokenPipeError):
         stdin.close()
-    except BrokenPipeError:
-        pass
     try:
         container.process.wait(1)
     except subprocess.TimeoutExpired:
