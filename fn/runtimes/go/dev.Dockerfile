@@ -6,3 +6,4 @@ RUN set -e; \
     DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends ca-certificates golang-go; \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 WORKDIR /src
+LABEL millrace.runtime=go:1.19-dev
