@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "doctor": "fn.commands.doctor:doctor",
     "images": "fn.commands.building:images",
     "init": "fn.commands.init:init",
+    "lambda": "fn.commands.lambdas:lambda_",
     "logs": "fn.commands.logs:logs",
     "push": "fn.commands.building:push",
     "routes": "fn.commands.routes:routes",
