@@ -25,6 +25,13 @@ class Settings:
     api_url: str = setting(
         "http://127.0.0.1:8080", "Where clients reach this API, as its OpenAPI document says it."
     )
+    hub: str = setting(
+        "",
+        "Address of the hub as clients and engines name it, for instance 127.0.0.1:5000.",
+        check=ma.validate.Regexp(
+            r"[A-Za-z0-9.-]+(:[0-9]+)?\Z", error="must be host or host:port, without https://"
+        ),
+    )
     jwt_auth_key: str = setting(
         "",
         "Secret that signs the tokens management asks for; empty: it asks for none.",

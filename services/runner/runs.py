@@ -76,10 +76,11 @@ class TooLarge:
 
 @dataclass(frozen=True, slots=True)
 class PullFailed:
-    """The image is not here and could not be pulled."""
+    """The image is not here and could not be pulled. `code` says whose fault it is."""
 
     image: str
     why: str
+    code: str = "image_pull"
 
 
 @dataclass(frozen=True, slots=True)
