@@ -227,6 +227,7 @@ class Heartbeat(Wire, frozen=True, tag="heartbeat"):
     able: bool = True
     draining: bool = False
     #: Images on the engine's disk, by the names routes may use.
+    #: Names of images on disk, as `imagenames.on_disk` cuts them.
     images: tuple[str, ...] = ()
     #: Calls this runner holds now.
     running: int = 0

@@ -76,6 +76,7 @@ _KINDS: dict[str, tuple[dict[str, object], Callable[[object], None]]] = {
         _check_config,
     ),
     "headers": ({"type": ["object", "null"], "additionalProperties": _LIST_TYPE}, _check_headers),
+    "ignored": ({}, lambda _: None),
 }
 
 
@@ -121,7 +122,8 @@ class RouteFields(_Fields):
 
     app_name = _field("text", "Ignored: the app is the one in the URL.")
     path = _field("text", "Absolute URL path, without colons. Not in a PATCH.")
-    image = _field("text", "Container image; needed at first.")
+    image = _field("text", "Container image; needed at first. With `@sha256:...` it never moves.")
+    previous_images = _field("ignored", "Ignored: it follows from changes of `image`.")
     memory = _field("whole", "MB; default 128.")
     cpus = _field("number", "Cores it may use; default 1.")
     headers = _field(
@@ -171,6 +173,11 @@ class RouteView(ma.Schema):
     app_name = fields.String(required=True)
     path = fields.String(required=True)
     image = fields.String(required=True)
+    previous_images = fields.List(
+        fields.String(),
+        required=True,
+        metadata=_says("What `image` was before, newest first, 10 at most."),
+    )
     memory = fields.Integer(required=True)
     cpus = fields.Float(required=True)
     headers = fields.Dict(keys=fields.String(), values=fields.List(fields.String()), required=True)
@@ -238,6 +245,10 @@ class VersionAnswer(ma.Schema):
     """Which version answers."""
 
     version = fields.String(required=True)
+    hub = fields.String(
+        required=True,
+        metadata=_says("Address of the platform's image registry; empty if it has none."),
+    )
 
 
 class ProblemText(ma.Schema):

@@ -33,6 +33,13 @@ class Settings:
         "/usr/local/lib/millrace/fn",
         "The packed client that `/fn` hands out, as `make fn` makes it.",
     )
+    hub: str = setting(
+        "",
+        "Address of the hub as clients and engines name it, for instance 127.0.0.1:5000.",
+        check=ma.validate.Regexp(
+            r"[A-Za-z0-9.-]+(:[0-9]+)?\Z", error="must be host or host:port, without https://"
+        ),
+    )
     jwt_auth_key: str = setting(
         "",
         "Secret that signs the tokens management asks for; empty: it asks for none.",

@@ -72,10 +72,11 @@ class TooLarge(_Fact, frozen=True):
 
 
 class PullFailed(_Fact, frozen=True):
-    """The image is not here and could not be pulled."""
+    """The image is not here and could not be pulled. `code` says whose fault it is."""
 
     image: str
     why: str
+    code: str = "image_pull"
 
 
 class ImageUnusable(_Fact, frozen=True):

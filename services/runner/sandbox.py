@@ -387,7 +387,7 @@ def _unopened(image: str, error: Exception) -> Unopened:
         case Unopened():
             return error
         case PullFailed():
-            return Unopened(runs.PullFailed(image, error.message))
+            return Unopened(runs.PullFailed(image, error.message, error.code))
         case engine.ImageRefused():
             return Unopened(runs.ImageUnusable(error.message))
         case engine.EngineError():
