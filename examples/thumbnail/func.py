@@ -24,7 +24,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 DEFAULT_SIZE = "128x128"
 #: The longest side that can be asked for, in pixels.
 LONGEST_SIDE = 2048
-#: The largest picture that is read, in pixels: at four bytes each it must fit into the memory.
+#: The largest picture that is read, in pixels: three times four bytes of each have to fit into the
+#: memory, as it is read, as it is with plain colours, and as it is scaled.
 MOST_PIXELS = 24_000_000
 
 #: What is read; Pillow knows more, and each format is one more way in for hostile bytes.
@@ -128,9 +129,10 @@ def _with_plain_colours(image: Image.Image, target: str) -> Image.Image:
     if image.mode.startswith("I"):
         return image.convert("I").point(lambda value: value / 256).convert("L")
     if target == "JPEG":
-        return image.convert("L" if image.mode == "L" else "RGB")
+        return image if image.mode in {"L", "RGB"} else image.convert("RGB")
     transparent = "A" in image.mode or "transparency" in image.info
-    return image.convert("RGBA" if transparent else "RGB")
+    plain = "RGBA" if transparent else "RGB"
+    return image if image.mode == plain else image.convert(plain)
 
 
 def answer(headers: Mapping[str, str], body: bytes) -> bytes:
