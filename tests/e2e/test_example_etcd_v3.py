@@ -12,7 +12,7 @@ from testcontainers.core.container import DockerContainer
 from shared import clock
 from tests.e2e import examples, images
 from tests.e2e.client import Client
-from tests.e2e.conftest import host_address
+from tests.e2e.outside import host_address
 from tests.e2e.platforms import ROOT, Platform, free_port
 
 README = ROOT / "examples" / "etcd_v3" / "README.md"

@@ -3,11 +3,10 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from aiohttp import web
 
 from tests.e2e import examples
 from tests.e2e.client import Answer, Client
-from tests.e2e.conftest import host_address
+from tests.e2e.outside import served
 from tests.e2e.twitter import BASE, CONFIG, Twitter, tweet
 
 TWEETS = {
@@ -30,11 +29,8 @@ def image(_engine: None) -> str:
 async def twitter(_engine: None) -> AsyncIterator[tuple[Twitter, str]]:
     """Twitter on this machine, and its address as functions can reach it."""
     made = Twitter(TWEETS)
-    runner = web.AppRunner(made.application(), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "0.0.0.0", 0).start()  # noqa: S104 (functions come from their network)
-    yield made, f"http://{host_address()}:{runner.addresses[0][1]}{BASE}"
-    await runner.cleanup()
+    async with served(made.timeline, f"{BASE}/statuses/user_timeline.json") as address:
+        yield made, f"http://{address}{BASE}"
 
 
 async def log_of(client: Client, answer: Answer) -> str:

@@ -13,7 +13,7 @@ from aiohttp import web
 from tests.conftest import eventually
 from tests.e2e import examples
 from tests.e2e.client import Client
-from tests.e2e.conftest import host_address
+from tests.e2e.outside import served
 
 ROUTE = {"type": "async", "timeout": 60}
 
@@ -51,14 +51,9 @@ class Receiver:
 async def receiver(_engine: None) -> AsyncIterator[Receiver]:
     """A receiver on this machine, at an address that functions can reach."""
     made = Receiver()
-    application = web.Application()
-    application.router.add_post("/done", made.take)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "0.0.0.0", 0).start()  # noqa: S104 (functions come from their network)
-    made.address = f"http://{host_address()}:{runner.addresses[0][1]}/done"
-    yield made
-    await runner.cleanup()
+    async with served(made.take) as address:
+        made.address = f"http://{address}/done"
+        yield made
 
 
 async def call(client: Client, path: str, **request: object) -> str:

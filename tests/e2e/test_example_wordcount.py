@@ -12,7 +12,7 @@ from aiohttp import web
 
 from tests.e2e import examples
 from tests.e2e.client import Client
-from tests.e2e.conftest import host_address
+from tests.e2e.outside import served
 
 ROUTE = {"format": "http", "timeout": 60, "max_concurrency": 2}
 
@@ -50,15 +50,10 @@ class SlowText:
 async def text(_engine: None) -> AsyncIterator[SlowText]:
     """A text on this machine, at an address that functions can reach."""
     made = SlowText()
-    application = web.Application()
-    application.router.add_get("/text", made.serve)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "0.0.0.0", 0).start()  # noqa: S104 (functions come from their network)
-    made.address = f"http://{host_address()}:{runner.addresses[0][1]}/text"
-    yield made
-    made.go_on.set()
-    await runner.cleanup()
+    async with served(made.serve) as address:
+        made.address = f"http://{address}/text"
+        yield made
+        made.go_on.set()
 
 
 async def line(response: aiohttp.ClientResponse) -> Any:

@@ -66,12 +66,6 @@ class Twitter:
             return problem(404, 34, "Sorry, that page does not exist.")
         return web.json_response(tweets)
 
-    def application(self) -> web.Application:
-        """Return it as something to serve."""
-        served = web.Application()
-        served.router.add_get(f"{BASE}/statuses/user_timeline.json", self.timeline)
-        return served
-
 
 def problem(status: int, code: int, message: str) -> web.Response:
     """Return an error of the API."""
