@@ -1,0 +1,4 @@
+# Python functions: Debian's Python, with venv and through it pip.
+ARG PYTHON=millrace/python:local
+FROM ${PYTHON}
+WORKDIR /function
