@@ -1,13 +1,13 @@
 # `make` or `make help` lists what can be done here. The work is done by the scripts in deploy/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down clean logs ps scale test check bench chaos images fn venv
+.PHONY: help up down clean logs ps scale test check bench chaos images fn venv runtimes
 
 RUNNERS ?=
 export RUNNERS
 
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / && $$1 != "help" {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / && $$1 != "help" {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: API_PORT=8080  RUNNERS=1  IMAGES=auto|pull|build  (make up API_PORT=9000)"
 	@echo "API_PORT and the settings of the services may also stand in deploy/.env, as lines NAME=value"
@@ -51,6 +51,9 @@ images: ## Get the container images: pulled, or built where no registry answers
 
 fn: ## Pack the client fn into one file: dist/fn
 	@deploy/fn
+
+runtimes: ## Build the base images of functions, for the hub too: LANGUAGES="python go"
+	@deploy/runtimes $(LANGUAGES)
 
 venv: ## Fill .venv with what tests and checks import
 	@deploy/venv

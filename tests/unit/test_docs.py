@@ -10,7 +10,7 @@ import pytest
 import services.api.settings
 import services.runner.settings
 import services.scheduler.settings
-from fn import contexts
+from fn import contexts, funcfields, languages
 from fn.errors import Exit
 from services.api import app
 from shared import errors
@@ -76,6 +76,20 @@ def test_every_route_of_the_api_is_documented() -> None:
 def test_every_case_of_the_benchmark_is_documented_in_its_order() -> None:
     _, _, section = text("docs/benchmarks.md").partition("## The cases\n")
     assert re.findall(r"^\| `(\w+)`", section, re.MULTILINE) == [*cases.CASES]
+
+
+def test_every_field_of_a_functions_file_is_documented() -> None:
+    documented = text("docs/func-yaml.md")
+    for name, rule in [*funcfields.FIELDS.items(), *funcfields.TEST_FIELDS.items()]:
+        line = f"| `{name}` | `{rule.example}` | {rule.sentence} |"
+        assert line in documented or (rule.name and f"`{name}`" in documented), name
+
+
+def test_every_runtime_is_documented() -> None:
+    documented = text("docs/runtimes.md")
+    for name, one in languages.LANGUAGES.items():
+        formats = ", ".join(f"`{format_}`" for format_ in one.formats)
+        assert f"| `{name}` | {one.version or '-'} | `{one.source}` | {formats} |" in documented
 
 
 COMMANDS = text("README.md") + text("CONTRIBUTING.md")

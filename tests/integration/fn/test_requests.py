@@ -1,5 +1,7 @@
 """What do commands ask of the platform? Where a real one would not show it, or not yet."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.integration.fn.conftest import FakePlatform, Run
@@ -74,3 +76,27 @@ def test_a_link_is_without_effect(run: Run, fake: FakePlatform) -> None:
     ended = run("call", "demo", "/p", "--link", "db")
     assert (ended.code, ended.out) == (0, "answer")
     assert ended.err.startswith("fn: --link is without effect")
+
+
+def test_func_yaml_of_the_folder_is_merged(
+    run: Run, fake: FakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "func.yaml").write_text(
+        "name: me/greet\nversion: 0.0.3\nmemory: 64\ntimeout: 1m\nconfig: {A: '1', B: '2'}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    fake.answer(
+        "POST /v1/apps/demo/routes", {"route": {**ROUTE, "image": "hub:5000/me/greet:0.0.3"}}
+    )
+    ended = run("routes", "create", "demo", "/p", "-m", "32", "-c", "B=3", HUB="hub:5000")
+    assert (ended.code, ended.err) == (0, "merged with func.yaml\n")
+    assert ended.out == "/p created with hub:5000/me/greet:0.0.3\n"
+    sent = fake.asked[-1].json()["route"]
+    assert sent == {
+        "path": "/p",
+        "image": "hub:5000/me/greet:0.0.3",
+        "memory": 32,
+        "timeout": 60,
+        "config": {"A": "1", "B": "3"},
+        "headers": {},
+    }
