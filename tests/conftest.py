@@ -18,8 +18,7 @@ from shared import clock, streams, urls
 
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
-# The pretty tracebacks that structlog makes of itself where `rich` is there read the sources, in
-# the event loop.
+# Where `rich` is there structlog's own choice is its tracebacks, which read sources in the event loop.
 structlog.configure(
     processors=[
         structlog.processors.add_log_level,
