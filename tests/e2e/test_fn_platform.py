@@ -247,7 +247,7 @@ class TestLookingBack:
             await client.ended(call_id)
         lines = fn.ok("calls", "list", echo).splitlines()
         assert [line.split("\t")[0] for line in lines[1:]] == ids[::-1]
-        assert lines[1].split()[1:4] == ["/echo", "sync", "success"]
+        assert lines[1].split()[1:3] == ["/echo", "success"]
         few = json.loads(fn.ok("calls", "list", echo, "/echo", "-n", "2", "-o", "json"))
         assert [call["id"] for call in few] == ids[:0:-1]
         none = fn.ok("calls", "list", echo, "--status", "error", "--since", "1h")
