@@ -1,7 +1,7 @@
 # `make` or `make help` lists what can be done here. The work is done by the scripts in deploy/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down clean logs ps scale test check bench chaos images runtimes venv
+.PHONY: help up down clean logs ps scale test check bench chaos images fn venv runtimes
 
 RUNNERS ?=
 export RUNNERS
@@ -48,6 +48,9 @@ chaos: ## Kill, freeze and cut off parts of a platform under load: make chaos MI
 images: ## Get the container images: pulled, or built where no registry answers
 	@deploy/engine
 	@deploy/images
+
+fn: ## Pack the client fn into one file: dist/fn
+	@deploy/fn
 
 runtimes: ## Build the base images of functions, for the hub too: LANGUAGES="python go"
 	@deploy/runtimes $(LANGUAGES)

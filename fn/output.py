@@ -112,9 +112,16 @@ def as_yaml(value: object) -> str:
     yaml.default_flow_style = False
     yaml.allow_unicode = True
     yaml.sort_base_mapping_type_on_output = False
+    yaml.representer.add_representer(str, _yaml_text)
     stream = io.StringIO()
     yaml.dump(value, stream)
     return stream.getvalue().removesuffix("...\n")
+
+
+def _yaml_text(representer: Any, text: str) -> Any:  # noqa: ANN401 (ruamel's own)
+    """Quote also what is a switch to readers of YAML 1.1."""
+    style = "'" if re.fullmatch("(?i)y|n|yes|no|on|off", text) else None
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 def show_table(table: Table) -> None:

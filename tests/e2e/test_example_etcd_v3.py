@@ -3,7 +3,6 @@
 import asyncio
 import http.client
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 
@@ -11,13 +10,12 @@ import pytest
 from testcontainers.core.container import DockerContainer
 
 from shared import clock
-from tests.e2e import images
+from tests.e2e import examples, images
 from tests.e2e.client import Client
-from tests.e2e.conftest import host_address
+from tests.e2e.outside import host_address
 from tests.e2e.platforms import ROOT, Platform, free_port
 
-EXAMPLE = ROOT / "examples" / "etcd_v3"
-IMAGE = "millrace/e2e-etcd-v3:local"
+README = ROOT / "examples" / "etcd_v3" / "README.md"
 SERVER_IMAGE = "millrace/e2e-etcd:local"
 
 # The four commands are the guide's: commas, quotes and missing headers included.
@@ -47,16 +45,9 @@ curl -X POST --data '{"method": "get","key":"/hello"}' http://$FUNCAPI/r/etcd_v3
 """
 
 
-def ask(server: str, command: str) -> str:
+def ask(image: str, server: str, command: str) -> str:
     """Return what the image prints for a request, run without a platform, or why it failed."""
-    done = subprocess.run(
-        ["docker", "run", "--rm", "-i", "-e", f"ETCD_SERVER={server}", IMAGE],
-        input=command.encode(),
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    return f"{done.returncode} {done.stdout.decode()}{done.stderr.decode()}".strip()
+    return examples.run(image, command.encode(), ETCD_SERVER=server)
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +83,8 @@ def wait_for_etcd(port: int) -> None:
 
 @pytest.fixture(scope="module")
 def image(_engine: None) -> str:
-    """The example's image, built as its README says for a machine without a registry."""
-    return images.build_folder(
-        IMAGE, EXAMPLE, BASE=os.environ.get("PYTHON_IMAGE", "millrace/python:local")
-    )
+    """The example's image."""
+    return examples.build("etcd_v3")
 
 
 async def shell(script: str, **env: str) -> str:
@@ -127,7 +116,7 @@ async def test_the_guides_commands(
 
 
 def test_the_commands_stand_in_the_examples_readme() -> None:
-    readme = (EXAMPLE / "README.md").read_text()
+    readme = README.read_text()
     for command in (CREATE_APP, CREATE_ROUTE, PUT, GET):
         assert command.strip() in readme
 
@@ -146,21 +135,18 @@ async def test_failures_are_told(client: Client, app: str, etcd: str, image: str
 
 @pytest.mark.parametrize("spelling", ["{}", "http://{}", "127.0.0.1:1,{}", "http://{}/"])
 def test_spellings_of_the_server(etcd: str, image: str, spelling: str) -> None:
-    assert image == IMAGE
     put = '{"method": "put", "key": "/k", "value": "v"}'
-    assert ask(spelling.format(etcd), put) == "0 Put /k success."
+    assert ask(image, spelling.format(etcd), put) == "0 Put /k success."
 
 
 def test_values_come_back_as_they_went_in(etcd: str, image: str) -> None:
-    assert image == IMAGE
     for value in ("", "two\\nlines", "日本語", " \\u0000 "):
-        ask(etcd, f'{{"method": "put", "key": "/v", "value": "{value}"}}')
+        ask(image, etcd, f'{{"method": "put", "key": "/v", "value": "{value}"}}')
         expected = value.replace("\\n", "\n").replace("\\u0000", "\0")
-        assert ask(etcd, '{"method": "get", "key": "/v"}') == f"0 /v : {expected}".strip()
+        assert ask(image, etcd, '{"method": "get", "key": "/v"}') == f"0 /v : {expected}".strip()
 
 
 def test_no_server_is_told(image: str) -> None:
     get = '{"method": "get", "key": "/k"}'
-    assert image == IMAGE
-    assert ask("127.0.0.1:1", get).startswith("3 no etcd answers: 127.0.0.1:1: ")
-    assert ask("", get).startswith("3 ETCD_SERVER is not set")
+    assert ask(image, "127.0.0.1:1", get).startswith("3 no etcd answers: 127.0.0.1:1: ")
+    assert ask(image, "", get).startswith("3 ETCD_SERVER is not set")

@@ -1,0 +1,33 @@
+"""Where is a server of the tests, for functions? On this machine, outside of the platform."""
+
+import functools
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from tests.e2e import images
+
+
+@functools.cache
+def host_address() -> str:
+    """Return this machine's address on the engine's own bridge, which functions can reach."""
+    routes = images.docker("run", "--rm", images.BASE, "ip", "route")
+    found = re.search(r"^default via (\S+)", routes, re.MULTILINE)
+    assert found, f"a container has no way out: {routes}"
+    return found[1]
+
+
+@asynccontextmanager
+async def served(handler: web.RequestHandler, path: str = "/{path:.*}") -> AsyncIterator[str]:
+    """Serve requests of any method while inside; give host:port, as functions can reach it."""
+    application = web.Application()
+    application.router.add_route("*", path, handler)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "0.0.0.0", 0).start()  # noqa: S104 (functions come from their network)
+    try:
+        yield f"{host_address()}:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
