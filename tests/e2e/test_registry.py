@@ -4,7 +4,6 @@ import asyncio
 import base64
 import http.client
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ from testcontainers.core.container import DockerContainer
 from tests.conftest import eventually
 from tests.e2e import images
 from tests.e2e.client import Client
+from tests.e2e.conftest import REGISTRY_IMAGE
+from tests.e2e.outside import wait_for_http
 from tests.e2e.platforms import ROOT, Platform
 
-IMAGE = "millrace/e2e-registry:local"
 USER, PASSWORD = "fn", "the password"
 
 
@@ -53,29 +53,14 @@ class Registry:
 
 @pytest.fixture(scope="module")
 def registry(_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    images.build_folder(IMAGE, ROOT / "tests" / "e2e" / "registry")
-    with DockerContainer(IMAGE).with_exposed_ports(5000) as container:
+    images.build_folder(REGISTRY_IMAGE, ROOT / "tests" / "e2e" / "registry")
+    with DockerContainer(REGISTRY_IMAGE).with_exposed_ports(5000) as container:
         address = f"localhost:{container.get_exposed_port(5000)}"
         config = tmp_path_factory.mktemp("docker")
         auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         (config / "config.json").write_text(json.dumps({"auths": {address: {"auth": auth}}}))
-        wait_for_registry(address)
+        wait_for_http(address, "/v2/", http.client.UNAUTHORIZED)
         yield Registry(address, container, config)
-
-
-def wait_for_registry(address: str) -> None:
-    """Wait until a registry asks who we are."""
-    for _ in range(300):
-        connection = http.client.HTTPConnection(address, timeout=5)
-        try:
-            connection.request("GET", "/v2/")
-            if connection.getresponse().status == http.client.UNAUTHORIZED:
-                return
-        except (OSError, http.client.HTTPException):
-            time.sleep(0.1)
-        finally:
-            connection.close()
-    pytest.fail("the registry does not answer")
 
 
 @pytest.fixture(scope="module")
