@@ -51,7 +51,7 @@ def test_every_command_is_documented(words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_examples_are_of_commands_and_options_that_exist(words: tuple[str, ...]) -> None:
     for line in re.findall(r"^  +(fn .*)$", ALL[words].epilog or "", re.MULTILINE):
-        named = [word for word in line.split()[1:] if re.fullmatch(r"[a-z]+", word)]
+        named = [word for word in line.split()[1:] if re.fullmatch(r"[a-z][a-z-]*", word)]
         found = max(
             (other for other in ALL if tuple(named[: len(other)]) == other), key=len, default=None
         )
