@@ -37,7 +37,8 @@ READABLE = 0o644 << 16
 def main() -> None:
     """Write the file."""
     wheels, target = Path(sys.argv[1]), Path(sys.argv[2])
-    members = {"__main__.py": MAIN, **dict(_packages(wheels)), **dict(_client())}
+    packages = dict(_packages(wheels))
+    members = {"__main__.py": MAIN, **_namespaces(packages), **packages, **dict(_client())}
     fresh = target.with_name(target.name + ".new")
     target.parent.mkdir(parents=True, exist_ok=True)
     with fresh.open("wb") as stream:
@@ -67,6 +68,13 @@ def _packages(wheels: Path) -> Iterator[tuple[str, bytes]]:
             for name in archive.namelist():
                 if _is_wanted(name):
                     yield name, archive.read(name)
+
+
+def _namespaces(packages: dict[str, bytes]) -> dict[str, bytes]:
+    """Return an `__init__.py` for each folder of modules: in an archive, Python looks for one."""
+    modules = [Path(name) for name in packages if name.endswith(".py")]
+    folders = {parent for module in modules for parent in module.parents if parent.name}
+    return {f"{folder.as_posix()}/__init__.py": b"" for folder in folders}
 
 
 def _is_wanted(name: str) -> bool:

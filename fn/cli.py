@@ -8,6 +8,7 @@ import sys
 import traceback
 
 import click
+from click.utils import PacifyFlushWrapper
 
 from fn import output
 from fn.commanding import LazyGroup, examples, with_output
@@ -88,6 +89,11 @@ def _ran() -> int:
         # What is left in the buffer would be complained about at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _READER_LEFT
+    except SystemExit:
+        # The library has seen to that itself; and so it ends when it has completed for a shell.
+        if isinstance(sys.stdout, PacifyFlushWrapper):
+            return _READER_LEFT
+        raise
     except Exception as error:  # noqa: BLE001 (nothing may end with a traceback)
         if os.environ.get("FN_DEBUG"):
             traceback.print_exc()

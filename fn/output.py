@@ -135,8 +135,9 @@ def show_table(table: Table) -> None:
     from rich.text import Text  # noqa: PLC0415 (only for terminals)
 
     shown = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
-    for name in table.columns:
-        shown.add_column(name, overflow="fold")
+    for index, name in enumerate(table.columns):
+        # The first column is what people copy.
+        shown.add_column(name, overflow="fold", no_wrap=index == 0)
     for row in table.rows:
         shown.add_row(*[Text(cell(value), _STYLES.get(cell(value), "")) for value in row])
     Console().print(shown)
@@ -227,8 +228,12 @@ class Progress:
     def _bar(self, name: str, state: str, done: int, total: int) -> None:
         if name not in self._bars:
             self._bars[name] = self._rich.add_task(name, total=None, state="")
-        known = {"completed": done, "total": total} if total else {}
-        self._rich.update(self._bars[name], state=state, **known)
+        bar = self._bars[name]
+        if total:
+            self._rich.update(bar, state=state, completed=done, total=total)
+        else:
+            # Whatever it does now, what was counted before is done.
+            self._rich.update(bar, state=state, completed=self._rich.tasks[bar].total or 0)
 
     def line(self, text: str) -> None:
         """Tell something in a line of its own, above the bars."""

@@ -18,7 +18,7 @@ from shared import clock, streams, urls
 
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
-# Where `rich` is there structlog's own choice is its tracebacks, which read sources in the event loop.
+# With `rich` there structlog would render tracebacks by it, which reads sources in the event loop.
 structlog.configure(
     processors=[
         structlog.processors.add_log_level,

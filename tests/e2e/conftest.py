@@ -16,10 +16,11 @@ from aiohttp import web
 from testcontainers.core.container import DockerContainer
 
 from tests.conftest import REDIS_IMAGE, MysqlServer, eventually
-from tests.e2e import images
+from tests.e2e import images, registries
 from tests.e2e.client import Client
 from tests.e2e.outside import served
 from tests.e2e.platforms import Platform, Service, database
+from tests.e2e.workshop import Workshop
 
 JWT_AUTH_KEY = "the management key of the tests, long enough"
 
@@ -157,6 +158,13 @@ def function_image() -> Callable[[str], str]:
 def hot_image() -> str:
     """The hot function that does what its call asks for."""
     return images.build_folder("millrace/e2e-hot:1", Path(__file__).parent / "functions")
+
+
+@pytest.fixture(scope="package")
+def workshop(_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    """Where examples are built, with a registry that asks nobody who he is."""
+    with registries.running(tmp_path_factory.mktemp("hub")) as hub:
+        yield Workshop(tmp_path_factory.mktemp("workshop"), hub.address)
 
 
 @dataclass

@@ -1,12 +1,16 @@
-"""Where is a server of the tests, for functions? On this machine, outside of the platform."""
+"""Where is a server of the tests? On this machine, where functions reach it, not the platform."""
 
 import functools
+import http.client
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from aiohttp import web
 
+from shared import clock
 from tests.e2e import images
 
 
@@ -31,3 +35,19 @@ async def served(handler: web.RequestHandler, path: str = "/{path:.*}") -> Async
         yield f"{host_address()}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+def wait_for_http(address: str, path: str, status: int) -> None:
+    """Wait until a server on this machine answers a GET with a status."""
+    until = clock.monotonic_s() + 60
+    while clock.monotonic_s() < until:
+        connection = http.client.HTTPConnection(address, timeout=5)
+        try:
+            connection.request("GET", path)
+            if connection.getresponse().status == status:
+                return
+        except (OSError, http.client.HTTPException):
+            time.sleep(0.1)
+        finally:
+            connection.close()
+    pytest.fail(f"{address} does not answer {path} with {status}")

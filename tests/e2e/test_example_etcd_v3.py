@@ -1,24 +1,23 @@
 """Do the guide's commands, as they stand there, work against a real etcd?"""
 
-import asyncio
-import http.client
-import os
-import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from http import HTTPStatus
+from pathlib import Path
 
 import pytest
 from testcontainers.core.container import DockerContainer
 
-from shared import clock
-from tests.e2e import examples, images
+from tests.e2e import images, readme
 from tests.e2e.client import Client
-from tests.e2e.outside import host_address
+from tests.e2e.outside import host_address, wait_for_http
 from tests.e2e.platforms import ROOT, Platform, free_port
+from tests.e2e.workshop import EXAMPLES, Workshop, run
 
-README = ROOT / "examples" / "etcd_v3" / "README.md"
+README = EXAMPLES / "etcd_v3" / "README.md"
 SERVER_IMAGE = "millrace/e2e-etcd:local"
 
-# The four commands are the guide's: commas, quotes and missing headers included.
+# The commands are the guide's: commas, quotes and missing headers included.
+BUILD, RUN, DEPLOY = "fn build\n", "fn run\n", "fn deploy etcd_v3\n"
 CREATE_APP = """
 curl -X POST --data '{
     "app": {
@@ -45,9 +44,12 @@ curl -X POST --data '{"method": "get","key":"/hello"}' http://$FUNCAPI/r/etcd_v3
 """
 
 
+APP = "/v1/apps/etcd_v3"
+
+
 def ask(image: str, server: str, command: str) -> str:
     """Return what the image prints for a request, run without a platform, or why it failed."""
-    return examples.run(image, command.encode(), ETCD_SERVER=server)
+    return run(image, command.encode(), ETCD_SERVER=server)
 
 
 @pytest.fixture(scope="module")
@@ -61,64 +63,70 @@ def etcd(_engine: None) -> Iterator[str]:
     peers = f"--listen-peer-urls=http://127.0.0.1:{peer_port}"
     server = DockerContainer(SERVER_IMAGE).with_kwargs(network_mode="host")
     with server.with_command(f"{listens} {peers}"):
-        wait_for_etcd(port)
+        wait_for_http(f"127.0.0.1:{port}", "/health", HTTPStatus.OK)
         yield f"{host_address()}:{port}"
 
 
-def wait_for_etcd(port: int) -> None:
-    """Wait until etcd says that it is healthy."""
-    until = clock.monotonic_s() + 60
-    while clock.monotonic_s() < until:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        try:
-            connection.request("GET", "/health")
-            if b"true" in connection.getresponse().read():
-                return
-        except OSError:
-            time.sleep(0.1)
-        finally:
-            connection.close()
-    pytest.fail("etcd does not become healthy")
-
-
 @pytest.fixture(scope="module")
-def image(_engine: None) -> str:
+def image(workshop: Workshop) -> str:
     """The example's image."""
-    return examples.build("etcd_v3")
+    return workshop.build("etcd_v3")
 
 
-async def shell(script: str, **env: str) -> str:
-    """Return what a script of bash prints."""
-    process = await asyncio.create_subprocess_exec(
-        "bash",
-        "-c",
-        script,
-        env={"PATH": os.environ["PATH"], **env},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    printed, _ = await process.communicate()
-    assert process.returncode == 0, script
-    return printed.decode()
+@pytest.fixture
+async def no_app(client: Client) -> AsyncIterator[None]:
+    """The guide's app is not there before, nor after."""
+    yield
+    for path in (f"{APP}/routes/command", APP):
+        assert (await client.delete(path)).status == HTTPStatus.OK
 
 
-async def test_the_guides_commands(
-    platform: Platform, client: Client, etcd: str, image: str
+@pytest.fixture
+def folder(workshop: Workshop, request: pytest.FixtureRequest) -> Path:
+    """A copy of the example's folder."""
+    return workshop.copy(request.node.name) / "examples" / "etcd_v3"
+
+
+@pytest.mark.usefixtures("no_app")
+async def test_the_readme(platform: Platform, workshop: Workshop, etcd: str) -> None:
+    here = {"192.168.1.10:2379": etcd, "<镜像名>": f"{workshop.hub}/millrace/etcd_v3:0.0.2"}
+    await workshop.follow("etcd_v3", platform.url, here)
+
+
+@pytest.mark.usefixtures("no_app")
+async def test_the_guide_to_the_letter(
+    platform: Platform, workshop: Workshop, etcd: str, folder: Path
 ) -> None:
-    env = {"FUNCAPI": platform.url.removeprefix("http://"), "ETCD_SERVER": etcd}
-    assert "App successfully created" in await shell(CREATE_APP, **env)
-    route = CREATE_ROUTE.replace("<镜像名>", image)
-    assert "Route successfully created" in await shell(route, **env)
-    assert await shell(PUT, **env) == "Put /hello success.\n"
-    assert await shell(GET, **env) == "/hello : hello word\n"
-    for path in ("/v1/apps/etcd_v3/routes/command", "/v1/apps/etcd_v3"):
-        assert (await client.delete(path)).status == 200
+    """Its steps 2.1 to 4, with `fn run` as bare as there, which says what is missing."""
+    settings = f'FUNCAPI={platform.url.removeprefix("http://")}\nETCD_SERVER="{etcd}"\n'
+    bare = RUN.replace("\n", " 2>&1 || true\n")
+    texts = (BUILD, bare, DEPLOY, settings, CREATE_APP, CREATE_ROUTE, PUT, GET)
+    steps = [readme.Step(text) for text in texts]
+    here = {"<镜像名>": f"{workshop.hub}/millrace/etcd_v3:0.0.2"}
+    printed = await readme.follow(steps, folder, workshop.env(API_URL=platform.url), here)
+    assert "built successfully" in printed[0]
+    assert 'standard input is empty; say {"method": "get"' in printed[1]
+    assert "App successfully created" in printed[4]
+    assert "Route already exists" in printed[5]
+    assert printed[6:] == ["Put /hello success.\n", "/hello : hello word\n"]
 
 
-def test_the_commands_stand_in_the_examples_readme() -> None:
-    readme = README.read_text()
-    for command in (CREATE_APP, CREATE_ROUTE, PUT, GET):
-        assert command.strip() in readme
+@pytest.mark.usefixtures("no_app")
+async def test_the_guide_without_a_deployment(
+    platform: Platform, workshop: Workshop, etcd: str, image: str, folder: Path
+) -> None:
+    settings = f'FUNCAPI={platform.url.removeprefix("http://")}\nETCD_SERVER="{etcd}"\n'
+    steps = [readme.Step(text) for text in (settings, CREATE_APP, CREATE_ROUTE, PUT, GET)]
+    printed = await readme.follow(steps, folder, workshop.env(), {"<镜像名>": image})
+    assert "App successfully created" in printed[1]
+    assert "Route successfully created" in printed[2]
+    assert printed[3:] == ["Put /hello success.\n", "/hello : hello word\n"]
+
+
+def test_the_guides_commands_stand_in_the_readme() -> None:
+    said = README.read_text()
+    for command in (BUILD, DEPLOY, CREATE_APP, CREATE_ROUTE, PUT, GET):
+        assert command.strip() in said
 
 
 async def test_failures_are_told(client: Client, app: str, etcd: str, image: str) -> None:

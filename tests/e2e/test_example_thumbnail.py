@@ -6,17 +6,18 @@ import io
 import pytest
 from PIL import Image
 
-from tests.e2e import examples
 from tests.e2e.client import Answer, Client
+from tests.e2e.platforms import Platform
+from tests.e2e.workshop import EXAMPLES, Workshop
 
-PHOTO = (examples.EXAMPLES / "thumbnail" / "photo.jpg").read_bytes()
+PHOTO = (EXAMPLES / "thumbnail" / "photo.jpg").read_bytes()
 ROUTE = {"format": "http", "memory": 384, "max_concurrency": 2}
 
 
 @pytest.fixture(scope="module")
-def image(_engine: None) -> str:
+def image(workshop: Workshop) -> str:
     """The example's image."""
-    return examples.build("thumbnail")
+    return workshop.build("thumbnail")
 
 
 def size(answer: Answer) -> tuple[int, int]:
@@ -87,3 +88,8 @@ async def test_many_at_a_time_each_get_their_own(client: Client, app: str, image
         *(client.post(f"{path}?size={side}", data=png(100, 100)) for side in sides)
     )
     assert [size(answer) for answer in answers] == [(side, side) for side in sides]
+
+
+async def test_the_readme(platform: Platform, client: Client, workshop: Workshop) -> None:
+    await workshop.follow("thumbnail", platform.url, {})
+    assert (await client.delete("/v1/apps/demo/routes/thumbnail")).status == 200

@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.e2e import examples
+from tests.e2e import readme
 from tests.e2e.client import Answer, Client
 from tests.e2e.outside import served
+from tests.e2e.platforms import Platform
 from tests.e2e.twitter import BASE, CONFIG, Twitter, tweet
+from tests.e2e.workshop import Workshop, run
 
 TWEETS = {
     "jack": [
@@ -20,9 +22,9 @@ TWEETS = {
 
 
 @pytest.fixture(scope="module")
-def image(_engine: None) -> str:
+def image(workshop: Workshop) -> str:
     """The example's image."""
-    return examples.build("twitter")
+    return workshop.build("twitter")
 
 
 @pytest.fixture
@@ -97,7 +99,25 @@ async def test_failures_are_told(
 
 
 def test_an_api_that_does_not_answer_is_told(image: str) -> None:
-    said = examples.run(image, b'{"username": "a"}', **CONFIG, TWITTER_API_URL="http://127.0.0.1:1")
+    said = run(image, b'{"username": "a"}', **CONFIG, TWITTER_API_URL="http://127.0.0.1:1")
     assert said.startswith(
         "4 Looking for tweets of the account: a\nno answer from http://127.0.0.1:1/"
     )
+
+
+async def test_the_readme(
+    platform: Platform, client: Client, workshop: Workshop, twitter: tuple[Twitter, str]
+) -> None:
+    """Its commands, with keys for the placeholders and the API of the test for the public one."""
+    api = f"TWITTER_API_URL={twitter[1]}"
+    keys = {f'{name}="XXXXXX"': f'{name}="{value}"' for name, value in CONFIG.items()}
+    here = keys | {
+        "<镜像名>": f"{workshop.hub}/millrace/twitter:0.0.1",
+        "fn run ": f"fn run -e {api} ",
+    }
+    api_of_the_app = readme.Step(f"fn apps config set twitter {api.replace('=', ' ')}")
+    printed = await workshop.follow("twitter", platform.url, here, api_of_the_app)
+    assert "jack: just setting up my twttr\n" in printed[1]
+    assert not twitter[0].refusals
+    for path in ("/v1/apps/twitter/routes/tweets", "/v1/apps/twitter"):
+        assert (await client.delete(path)).status == 200

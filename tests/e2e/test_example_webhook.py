@@ -11,17 +11,18 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import eventually
-from tests.e2e import examples
 from tests.e2e.client import Client
-from tests.e2e.outside import served
+from tests.e2e.outside import host_address, served
+from tests.e2e.platforms import Platform, free_port
+from tests.e2e.workshop import Workshop
 
 ROUTE = {"type": "async", "timeout": 60}
 
 
 @pytest.fixture(scope="module")
-def image(_engine: None) -> str:
+def image(workshop: Workshop) -> str:
     """The example's image."""
-    return examples.build("webhook")
+    return workshop.build("webhook")
 
 
 @dataclass
@@ -113,3 +114,9 @@ async def test_whom_it_cannot_call_back_is_in_the_log(
     call_id = await call(client, path, number=12, callback=callback.format(receiver.address))
     assert (await client.ended(call_id))["exit_code"] == exit_code
     assert said in (await client.get(f"/v1/calls/{call_id}/log")).text
+
+
+async def test_the_readme(platform: Platform, client: Client, workshop: Workshop) -> None:
+    here = {"192.168.1.10": host_address(), "9000": str(free_port())}
+    await workshop.follow("webhook", platform.url, here)
+    assert (await client.delete("/v1/apps/demo/routes/factors")).status == 200

@@ -10,17 +10,18 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.e2e import examples
 from tests.e2e.client import Client
 from tests.e2e.outside import served
+from tests.e2e.platforms import Platform
+from tests.e2e.workshop import Workshop
 
 ROUTE = {"format": "http", "timeout": 60, "max_concurrency": 2}
 
 
 @pytest.fixture(scope="module")
-def image(_engine: None) -> str:
+def image(workshop: Workshop) -> str:
     """The example's image."""
-    return examples.build("wordcount")
+    return workshop.build("wordcount")
 
 
 @dataclass
@@ -112,3 +113,13 @@ async def test_a_caller_who_leaves_ends_it(
         call_id = response.headers["X-Call-Id"]
         response.close()
     assert (await client.ended(call_id))["status"] != "success"
+
+
+async def test_the_readme(
+    platform: Platform, client: Client, workshop: Workshop, text: SlowText
+) -> None:
+    text.go_on.set()
+    await workshop.follow(
+        "wordcount", platform.url, {"http://192.168.1.10:8000/book.txt": text.address}
+    )
+    assert (await client.delete("/v1/apps/demo/routes/wordcount")).status == 200

@@ -9,12 +9,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from testcontainers.core.container import DockerContainer
 
-from tests.e2e import images, test_registry
+from tests.e2e import images, registries
 from tests.e2e.client import Client
 from tests.e2e.fnclient import Fn
-from tests.e2e.platforms import ROOT, Platform, free_port
+from tests.e2e.platforms import Platform, free_port
 
 PINNED = re.compile(r"/me/greet:(\S+)@sha256:[0-9a-f]{64}$")
 
@@ -22,21 +21,17 @@ PINNED = re.compile(r"/me/greet:(\S+)@sha256:[0-9a-f]{64}$")
 @pytest.fixture(scope="module")
 def hub(_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A real registry with a password; the environment in which a developer is logged in."""
-    images.build_folder(test_registry.IMAGE, ROOT / "tests" / "e2e" / "registry")
-    with DockerContainer(test_registry.IMAGE).with_exposed_ports(5000) as container:
-        address = f"localhost:{container.get_exposed_port(5000)}"
-        test_registry.wait_for_registry(address)
+    with registries.running(tmp_path_factory.mktemp("hub"), htpasswd=registries.HTPASSWD) as made:
         config = tmp_path_factory.mktemp("docker")
-        user, password = test_registry.USER, test_registry.PASSWORD
-        login = ("login", "-u", user, "--password-stdin", address)
-        images.docker("--config", str(config), *login, stdin=password.encode())
-        yield {"HUB": address, "DOCKER_CONFIG": str(config)}
+        login = ("login", "-u", registries.USER, "--password-stdin", made.address)
+        images.docker("--config", str(config), *login, stdin=registries.PASSWORD.encode())
+        yield {"HUB": made.address, "DOCKER_CONFIG": str(config)}
 
 
 @pytest.fixture(scope="module")
 def pulling(new_platform: Callable[..., Any], hub: dict[str, str]) -> Iterator[Platform]:
     """A platform whose runner knows the hub's password."""
-    user, password = test_registry.USER, test_registry.PASSWORD
+    user, password = registries.USER, registries.PASSWORD
     auth = [{"name": hub["HUB"], "username": user, "password": password}]
     with new_platform(DOCKER_AUTH=json.dumps(auth)) as made:
         yield made.start()

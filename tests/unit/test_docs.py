@@ -10,7 +10,8 @@ import pytest
 import services.api.settings
 import services.runner.settings
 import services.scheduler.settings
-from fn import funcfields, languages
+from fn import contexts, funcfields, languages
+from fn.errors import Exit
 from services.api import app
 from shared import errors
 from tests.bench import cases
@@ -37,6 +38,16 @@ def test_every_error_is_documented(name: str) -> None:
 def test_no_error_is_documented_that_does_not_exist() -> None:
     documented = re.findall(r"^\| `(\w+)` \| (\d+)", text("docs/errors.md"), re.MULTILINE)
     assert sorted(documented) == sorted((c.word, str(c.status)) for c in errors.CODES.values())
+
+
+@pytest.mark.parametrize("code", Exit)
+def test_every_exit_code_of_the_client_is_documented(code: Exit) -> None:
+    assert f"\n| {code.value} | " in text("docs/fn.md")
+
+
+@pytest.mark.parametrize("variable", contexts.VARIABLES.values())
+def test_every_variable_of_the_client_is_documented(variable: str) -> None:
+    assert f"\n| `{variable}` | " in text("docs/fn.md")
 
 
 def settings_lines() -> list[tuple[str, str]]:
@@ -88,7 +99,7 @@ def test_every_command_is_documented() -> None:
     shown = subprocess.run(
         ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    targets = re.findall(r"^make (\w+)", shown, re.MULTILINE)
+    targets = re.findall(r"^make ([\w-]+)", shown, re.MULTILINE)
     assert len(targets) > 8
     missing = [t for t in targets if f"make {t}" not in COMMANDS]
     assert not missing
@@ -115,8 +126,10 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
     assert not missing
 
 
-def test_every_file_of_the_services_is_in_the_architecture() -> None:
+def test_every_file_of_services_and_client_is_in_the_architecture() -> None:
     told = text("ARCHITECTURE.md")
-    files = [*(ROOT / "services").rglob("*.py"), *(ROOT / "shared").rglob("*.py")]
-    names = {f.name for f in files if f.name != "__init__.py" and "versions" not in f.parts}
+    files = [f for folder in ("services", "shared", "fn") for f in (ROOT / folder).rglob("*.py")]
+    # Migrations are numbered, and what the client makes functions of is named by languages.
+    left_out = {"versions", "runtimes"}
+    names = {f.name for f in files if f.name != "__init__.py" and not left_out & {*f.parts}}
     assert not {name for name in names if f"`{name}`" not in told and f"/{name}`" not in told}
