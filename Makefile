@@ -1,7 +1,7 @@
 # `make` or `make help` lists what can be done here. The work is done by the scripts in deploy/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down clean logs ps scale hub-gc hub-password test check bench chaos images venv
+.PHONY: help up down clean logs ps scale test check bench chaos images fn venv runtimes hub-gc hub-password
 
 RUNNERS ?=
 HUB_USER ?=
@@ -55,6 +55,12 @@ chaos: ## Kill, freeze and cut off parts of a platform under load: make chaos MI
 images: ## Get the container images: pulled, or built where no registry answers
 	@deploy/engine
 	@deploy/images
+
+fn: ## Pack the client fn into one file: dist/fn
+	@deploy/fn
+
+runtimes: ## Build the base images of functions, for the hub too: LANGUAGES="python go"
+	@deploy/runtimes $(LANGUAGES)
 
 venv: ## Fill .venv with what tests and checks import
 	@deploy/venv

@@ -2,74 +2,134 @@
 
 from __future__ import annotations
 
-import difflib
+import io
+import os
 import sys
-from importlib import import_module
+import traceback
 
 import click
+from click.utils import PacifyFlushWrapper
 
+from fn import output
+from fn.commanding import LazyGroup, examples, with_output
 from fn.errors import Exit, FnError
+from fn.version import version
 
 #: Command -> the module and object that define it. Modules are imported only when asked for, since
 #: a command line should answer at once.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "apps": "fn.commands.apps:apps",
+    "build": "fn.commands.building:build",
+    "bump": "fn.commands.building:bump",
+    "call": "fn.commands.call:call",
+    "calls": "fn.commands.calls:calls",
+    "completion": "fn.commands.completion:completion",
+    "context": "fn.commands.context:context",
+    "deploy": "fn.commands.deploy:deploy",
+    "doctor": "fn.commands.doctor:doctor",
+    "images": "fn.commands.building:images",
+    "init": "fn.commands.init:init",
+    "lambda": "fn.commands.lambdas:lambda_",
+    "logs": "fn.commands.logs:logs",
+    "push": "fn.commands.building:push",
+    "routes": "fn.commands.routes:routes",
+    "run": "fn.commands.run:run",
+    "runners": "fn.commands.runners:runners",
+    "test": "fn.commands.run:test",
+    "token": "fn.commands.token:token",
+    "upgrade": "fn.commands.upgrade:upgrade",
+    "version": "fn.commands.version:version",
+}
+#: How a program ends that writes to a reader who has left, as shells count it.
+_READER_LEFT = 141
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when asked for, and that guesses what was meant."""
-
-    def __init__(self, *args: object, lazy: dict[str, str] | None = None, **kwargs: object) -> None:
-        """`lazy`: name -> "module:object"."""
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # click's own arguments
-        self._lazy = lazy or {}
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands, sorted."""
-        return sorted({*super().list_commands(ctx), *self._lazy})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, imported now if need be."""
-        if cmd_name in self._lazy:
-            module, _, name = self._lazy[cmd_name].partition(":")
-            found: click.Command = getattr(import_module(module), name)
-            return found
-        return super().get_command(ctx, cmd_name)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that was typed; if there is none, say which was perhaps meant."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=3, cutoff=0.5)
-            if close:
-                error.message += f" Did you mean {' or '.join(repr(name) for name in close)}?"
-            raise
+def _say_version(context: click.Context, _: click.Parameter, asked: bool) -> None:  # noqa: FBT001 (click's own)
+    if asked:
+        click.echo(f"fn {version()}")
+        context.exit()
 
 
-@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples("fn init --runtime python me/greet", "fn deploy demo", "fn call demo /greet"),
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_say_version,
+    help="Show the version and exit.",
+)
 def root() -> None:
     """Build functions, deploy them to Millrace, call them and see what became of the calls."""
 
 
+with_output(root)
+
+
 def main() -> None:
     """Run what the command line says; end with its exit code, and never with a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(_ran())
+
+
+def _ran() -> int:
     try:
-        root.main(standalone_mode=False, prog_name="fn")
-    except FnError as error:
-        _complain(error.message, error.hint)
-        sys.exit(error.code)
-    except click.exceptions.Abort:
-        sys.exit(Exit.INTERRUPTED)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(Exit.USAGE)
-    except click.exceptions.Exit as asked:
-        sys.exit(asked.exit_code)
+        code = root.main(standalone_mode=False, prog_name="fn")
+        sys.stdout.flush()
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # What is left in the buffer would be complained about at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _READER_LEFT
+    except SystemExit:
+        # The library has seen to that itself; and so it ends when it has completed for a shell.
+        if isinstance(sys.stdout, PacifyFlushWrapper):
+            return _READER_LEFT
+        raise
+    except Exception as error:  # noqa: BLE001 (nothing may end with a traceback)
+        if os.environ.get("FN_DEBUG"):
+            traceback.print_exc()
+        told = _told(error)
+        _complain(told)
+        return told.code
+    return code if isinstance(code, int) else Exit.OK
 
 
-def _complain(message: str, hint: str) -> None:
-    click.secho(f"fn: {message}", fg="red", err=True)
-    if hint:
-        click.echo(f"    {hint}", err=True)
+def _told(error: Exception) -> FnError:
+    """Return an error as it is told."""
+    if isinstance(error, FnError):
+        return error
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        meant = " or ".join(repr(name) for name in error.possibilities)
+        return FnError(f"{error.message} Did you mean {meant}?", _usage(error))
+    if isinstance(error, click.UsageError):
+        return FnError(error.format_message(), _usage(error))
+    if isinstance(error, click.ClickException):
+        return FnError(error.format_message())
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return FnError(f"{where}{error.strerror}")
+    return FnError(
+        f"a defect in fn itself: {type(error).__name__}: {error}".partition("\n")[0],
+        "Please report it to Millrace, with what the same command shows under FN_DEBUG=1",
+        Exit.DEFECT,
+    )
+
+
+def _usage(error: click.UsageError) -> str:
+    usage = " ".join(error.ctx.get_usage().split()) if error.ctx else "fn"
+    return f"{usage} (--help shows examples)"
+
+
+def _complain(error: FnError) -> None:
+    output.styled(f"fn: {error.message}", "red")
+    if error.hint:
+        click.echo(f"    {error.hint}", err=True)

@@ -19,6 +19,8 @@ class Exit(IntEnum):
     UNAUTHORIZED = 4
     #: The platform, the engine or the hub does not answer.
     UNREACHABLE = 5
+    #: A defect in `fn` itself.
+    DEFECT = 70
     #: The user pressed Ctrl-C.
     INTERRUPTED = 130
 

@@ -14,7 +14,7 @@ from shared.errors import Undecodable
 Mode = Literal["sync", "async"]
 Format = Literal["default", "http", "json", "http-stream"]
 #: `sandbox`: calls of a route follow each other in one container; `call`: each gets a fresh one.
-Isolation = Literal["sandbox", "call"]
+Isolation = Literal["sandbox", "network", "call"]
 
 
 class Wire(msgspec.Struct, frozen=True, array_like=True):

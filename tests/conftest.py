@@ -18,6 +18,14 @@ from shared import clock, streams, urls
 
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
+# With `rich` there structlog would render tracebacks by it, which reads sources in the event loop.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
 MYSQL_IMAGE = os.environ.get("MYSQL_IMAGE", "millrace/mysql:local")
 REDIS_IMAGE = os.environ.get("REDIS_IMAGE", "millrace/redis:local")
 START_TIMEOUT_S = 120

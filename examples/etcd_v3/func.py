@@ -88,6 +88,8 @@ def _parse_server(text: str) -> Server:
 
 def parse_request(raw: bytes) -> dict[str, str]:
     """Return a well-formed request: method, key, and for a put the value."""
+    if not raw.strip():
+        raise BadRequest('standard input is empty; say {"method": "get", "key": "/hello"}')
     try:
         request = json.loads(raw)
     except ValueError as error:

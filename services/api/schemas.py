@@ -131,7 +131,11 @@ class RouteFields(_Fields):
     )
     type = _field("text", "`sync` (default) or `async`.")
     format = _field("text", "`default` (default), `http`, `json` or `http-stream`.")
-    isolation = _field("text", "`sandbox` (default): calls share containers; `call`: none does.")
+    isolation = _field(
+        "text",
+        "`sandbox` (default): calls share containers, and containers their app's network; "
+        "`network`: each container has its own; `call`: and runs one call only.",
+    )
     max_concurrency = _field("whole", "Most hot sandboxes on one runner; default 1.")
     timeout = _field("whole", "Seconds a call may run; default 30.")
     idle_timeout = _field("whole", "Seconds an idle sandbox is kept; default 30.")

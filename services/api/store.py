@@ -141,7 +141,11 @@ class Store:
             return [(_json(row["app_config"]), _route(row)) for row in await cursor.fetchall()]
 
     async def create_app(self, app: App) -> None:
-        """Keep a new app. Raises `Conflict`."""
+        """Keep a new app. Raises `Conflict`.
+
+        An app that a route made on its way, and that nobody gave a config since, is still to be
+        made: so it can be deployed to first, and be made with its config then, as guides have it.
+        """
         await self._complete(self._create_app(app))
 
     async def update_app(self, name: str, change: Callable[[App], App]) -> App:
@@ -201,7 +205,8 @@ class Store:
                     (app.name, _text(app.config)),
                 )
             except err.IntegrityError as error:
-                raise _conflict(error, "App already exists") from error
+                if not (app.config and await _complete_app(cursor, app)):
+                    raise _conflict(error, "App already exists") from error
 
     async def _update_app(self, name: str, change: Callable[[App], App]) -> App:
         async with self._changing(name) as cursor:
@@ -272,6 +277,16 @@ async def _app_row(cursor: Cursor, query: str, name: str) -> App:
     if row is None:
         raise AppNotFound
     return App(row["name"], _json(row["config"]))
+
+
+async def _complete_app(cursor: Cursor, app: App) -> bool:
+    """Give config to an app that has routes and no config; return whether there is one."""
+    await cursor.execute(
+        "UPDATE apps SET config = %s WHERE name = %s AND config IS NULL"
+        " AND EXISTS (SELECT 1 FROM routes WHERE app_name = apps.name)",
+        (_text(app.config), app.name),
+    )
+    return bool(cursor.rowcount)
 
 
 async def _missing(cursor: Cursor, app: str) -> Exception:

@@ -33,6 +33,10 @@ _IMAGE_FAULT_WORDS = re.compile(
 )
 
 
+#: Answers to a start that say that the holder of its namespace has ended: before, or just now.
+_NAMESPACE_GONE_WORDS = re.compile("cannot join network|/proc/[0-9]+/ns/net")
+
+
 class EngineError(MillraceError):
     """The container engine failed."""
 
@@ -273,7 +277,7 @@ class Engine:
             except aiodocker.DockerError as error:
                 if _IMAGE_FAULT_WORDS.search(error.message):
                     raise ImageRefused(error.message) from error
-                if "cannot join network" in error.message:
+                if _NAMESPACE_GONE_WORDS.search(error.message):
                     raise NotFound(error.message) from error
                 raise
 
@@ -285,6 +289,15 @@ class Engine:
                     await self._docker.containers.container(container_id).delete(force=True, v=True)
             except aiodocker.DockerError as error:
                 if error.status != _NOT_FOUND and "already in progress" not in error.message:
+                    raise
+
+    async def ended(self, container_id: str) -> None:
+        """Return when a container has ended or is not there any more, however long that takes."""
+        with _translated():
+            try:
+                await self._docker.containers.container(container_id).wait()
+            except aiodocker.DockerError as error:
+                if error.status != _NOT_FOUND:
                     raise
 
     async def namespace_binds(self, container_id: str) -> tuple[str, ...]:

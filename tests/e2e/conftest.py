@@ -1,8 +1,6 @@
 """What do the end-to-end tests stand on? Platforms of real processes, and callers of them."""
 
-import functools
 import itertools
-import re
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,9 +16,11 @@ from aiohttp import web
 from testcontainers.core.container import DockerContainer
 
 from tests.conftest import REDIS_IMAGE, MysqlServer, eventually
-from tests.e2e import images
+from tests.e2e import images, registries
 from tests.e2e.client import Client
+from tests.e2e.outside import served
 from tests.e2e.platforms import Platform, Service, database
+from tests.e2e.workshop import Workshop
 
 JWT_AUTH_KEY = "the management key of the tests, long enough"
 
@@ -160,6 +160,13 @@ def hot_image() -> str:
     return images.build_folder("millrace/e2e-hot:1", Path(__file__).parent / "functions")
 
 
+@pytest.fixture(scope="package")
+def workshop(_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    """Where examples are built, with a registry that asks nobody who he is."""
+    with registries.running(tmp_path_factory.mktemp("hub")) as hub:
+        yield Workshop(tmp_path_factory.mktemp("workshop"), hub.address)
+
+
 @dataclass
 class World:
     """A server on this machine, outside the platform: what a function reaches if it may."""
@@ -198,25 +205,11 @@ class World:
 @pytest.fixture
 async def world(_engine: None) -> AsyncIterator[World]:
     """The world outside; it counts who comes, and says hello."""
-    server = web.Application()
-    runner = web.AppRunner(server, access_log=None)
+    here = World("")
 
     async def count(request: web.Request) -> web.Response:
         here.hits[request.path] += 1
         return web.Response(text="hello from outside\n")
 
-    server.router.add_route("*", "/{path:.*}", count)
-    await runner.setup()
-    await web.TCPSite(runner, "0.0.0.0", 0).start()  # noqa: S104 (functions come from their network)
-    here = World(f"{host_address()}:{runner.addresses[0][1]}")
-    yield here
-    await runner.cleanup()
-
-
-@functools.cache
-def host_address() -> str:
-    """Return this machine's address on the engine's own bridge, which functions can reach."""
-    routes = images.docker("run", "--rm", images.BASE, "ip", "route")
-    found = re.search(r"^default via (\S+)", routes, re.MULTILINE)
-    assert found, f"a container has no way out: {routes}"
-    return found[1]
+    async with served(count) as here.address:
+        yield here

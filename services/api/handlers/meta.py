@@ -6,8 +6,7 @@ from aiohttp import web
 
 from services.api import openapi, parts, schemas
 from services.api.middleware import said
-
-VERSION = "0.1.0"
+from shared.version import VERSION
 
 #: The document, made once the application has all its routes.
 DOCUMENT = web.AppKey("openapi", dict[str, Any])

@@ -202,3 +202,21 @@ async def test_a_second_of_a_kind_is_a_conflict(replicas: list[Replica]) -> None
         await here.store.create_route(HELLO)
     with pytest.raises(Conflict, match="App already exists"):
         await here.store.create_app(App("myapp"))
+
+
+async def test_an_app_that_a_route_made_can_be_made_with_its_config_once(
+    replicas: list[Replica],
+) -> None:
+    here, _ = replicas
+    await here.store.create_route(HELLO)
+    await here.store.create_app(App("myapp", {"A": "1"}))
+    assert await here.store.app("myapp") == App("myapp", {"A": "1"})
+    with pytest.raises(Conflict, match="App already exists"):
+        await here.store.create_app(App("myapp", {"A": "2"}))
+
+
+async def test_an_app_without_routes_is_not_made_again(replicas: list[Replica]) -> None:
+    here, _ = replicas
+    await here.store.create_app(App("myapp"))
+    with pytest.raises(Conflict, match="App already exists"):
+        await here.store.create_app(App("myapp", {"A": "1"}))

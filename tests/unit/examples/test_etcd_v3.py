@@ -49,7 +49,8 @@ def test_bad_servers_are_named(text: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        (b"", "not JSON"),
+        (b"", "empty"),
+        (b" \n", "empty"),
         (b"hello", "not JSON"),
         (b"\xff\xfe", "not JSON"),
         (b"[1]", "not a JSON object"),

@@ -1,0 +1,9 @@
+# Node functions: Debian's Node, without npm.
+ARG DEBIAN=millrace/debian:local
+FROM ${DEBIAN}
+RUN set -e; \
+    apt-get -q update; \
+    DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends ca-certificates nodejs; \
+    rm -rf /var/lib/apt/lists/* /var/cache/apt/*
+WORKDIR /function
+LABEL millrace.runtime=node:18
