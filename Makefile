@@ -1,15 +1,16 @@
 # `make` or `make help` lists what can be done here. The work is done by the scripts in deploy/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down clean logs ps scale test check bench chaos images venv
+.PHONY: help up down clean logs ps scale test check bench chaos images fn venv runtimes hub-gc hub-password
 
 RUNNERS ?=
-export RUNNERS
+HUB_USER ?=
+export RUNNERS HUB_USER
 
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / && $$1 != "help" {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / && $$1 != "help" {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: API_PORT=8080  RUNNERS=1  IMAGES=auto|pull|build  (make up API_PORT=9000)"
+	@echo "Variables: API_PORT=8080 HUB_PORT=5000 RUNNERS=1 IMAGES=auto|pull|build  (make up API_PORT=9000)"
 	@echo "API_PORT and the settings of the services may also stand in deploy/.env, as lines NAME=value"
 
 up: ## From nothing to a function that answers over HTTP; run it at any time
@@ -30,6 +31,12 @@ ps: ## Show the containers of the platform and their health
 scale: ## Run several runners: make scale RUNNERS=3
 	@deploy/compose up --detach --no-recreate --scale runner=$(or $(RUNNERS),1) runner
 
+hub-gc: ## Free the space of images in the hub that no tag and no route needs
+	@deploy/hub-gc
+
+hub-password: ## Let the hub ask for a password: make hub-password HUB_USER=fn
+	@deploy/hub-password
+
 test: ## Run all tests, getting first what they lack
 	@deploy/test
 
@@ -48,6 +55,12 @@ chaos: ## Kill, freeze and cut off parts of a platform under load: make chaos MI
 images: ## Get the container images: pulled, or built where no registry answers
 	@deploy/engine
 	@deploy/images
+
+fn: ## Pack the client fn into one file: dist/fn
+	@deploy/fn
+
+runtimes: ## Build the base images of functions, for the hub too: LANGUAGES="python go"
+	@deploy/runtimes $(LANGUAGES)
 
 venv: ## Fill .venv with what tests and checks import
 	@deploy/venv

@@ -67,3 +67,21 @@ need_packages() {
     say "installing $*"
     logged "apt" "cannot install $*" apt_install "$@"
 }
+
+# in_python_container OPTION... -- COMMAND...: run a command where Python and pip are those of the
+# services, but with the machine's network and certificates, because a proxy's certificate is known
+# only there.
+in_python_container() {
+    local certificates=/etc/ssl/certs/ca-certificates.crt
+    local options=(--rm --network host --user "$(id -u):$(id -g)" -e HOME=/tmp
+        -e PIP_INDEX_URL -e PIP_DISABLE_PIP_VERSION_CHECK=1 -e HTTP_PROXY -e HTTPS_PROXY -e NO_PROXY)
+    while [[ $1 != -- ]]; do
+        options+=("$1")
+        shift
+    done
+    shift
+    if [[ -r $certificates ]]; then
+        options+=(-v "$certificates:/certificates.crt:ro" -e PIP_CERT=/certificates.crt)
+    fi
+    docker run "${options[@]}" millrace/python:local "$@"
+}

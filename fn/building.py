@@ -213,7 +213,9 @@ def _base(language: languages.Language, tag: str, options: Options, *, dev: bool
     version = tag or language.version
     names = imagenames.bases(language.name, f"{version}-dev" if dev else version, options.hub)
     for name in names:
-        if engine.has_image(name):
+        # The hub's may be newer than what was once pulled from it: --no-cache looks there again.
+        is_asked_again = options.no_cache and options.hub and name == names[0]
+        if not is_asked_again and engine.has_image(name):
             return name
     if options.hub:
         click.echo(f"getting the base image {names[0]}", err=True)

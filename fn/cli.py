@@ -8,6 +8,7 @@ import sys
 import traceback
 
 import click
+from click.utils import PacifyFlushWrapper
 
 from fn import output
 from fn.commanding import LazyGroup, examples, with_output
@@ -28,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "doctor": "fn.commands.doctor:doctor",
     "images": "fn.commands.building:images",
     "init": "fn.commands.init:init",
+    "lambda": "fn.commands.lambdas:lambda_",
     "logs": "fn.commands.logs:logs",
     "push": "fn.commands.building:push",
     "routes": "fn.commands.routes:routes",
@@ -87,6 +89,11 @@ def _ran() -> int:
         # What is left in the buffer would be complained about at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _READER_LEFT
+    except SystemExit:
+        # The library has seen to that itself; and so it ends when it has completed for a shell.
+        if isinstance(sys.stdout, PacifyFlushWrapper):
+            return _READER_LEFT
+        raise
     except Exception as error:  # noqa: BLE001 (nothing may end with a traceback)
         if os.environ.get("FN_DEBUG"):
             traceback.print_exc()

@@ -12,12 +12,10 @@ from fn import output
 
 
 def examples(*lines: str) -> str:
-    r"""Return the end of a command's help: what one may type.
+    """Return the end of a command's help: what one may type.
 
-    >>> print(examples("fn apps list"))
-    \b
-    Examples:
-      fn apps list
+    >>> examples("fn apps list").splitlines()[1:]
+    ['Examples:', '  fn apps list']
     """
     return "\n".join(["\b", "Examples:", *[f"  {line}" for line in lines]])
 
@@ -58,9 +56,8 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=3, cutoff=0.5)
-            if close:
-                error.message += f" Did you mean {' or '.join(repr(name) for name in close)}?"
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1, cutoff=0.5)
+            error.message += f" Did you mean {close[0]!r}?" if close else ""
             raise
 
 

@@ -112,9 +112,16 @@ def as_yaml(value: object) -> str:
     yaml.default_flow_style = False
     yaml.allow_unicode = True
     yaml.sort_base_mapping_type_on_output = False
+    yaml.representer.add_representer(str, _yaml_text)
     stream = io.StringIO()
     yaml.dump(value, stream)
     return stream.getvalue().removesuffix("...\n")
+
+
+def _yaml_text(representer: Any, text: str) -> Any:  # noqa: ANN401 (ruamel's own)
+    """Quote also what is a switch to readers of YAML 1.1."""
+    style = "'" if re.fullmatch("(?i)y|n|yes|no|on|off", text) else None
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 def show_table(table: Table) -> None:
@@ -128,8 +135,9 @@ def show_table(table: Table) -> None:
     from rich.text import Text  # noqa: PLC0415 (only for terminals)
 
     shown = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
-    for name in table.columns:
-        shown.add_column(name, overflow="fold")
+    for index, name in enumerate(table.columns):
+        # The first column is what people copy.
+        shown.add_column(name, overflow="fold", no_wrap=index == 0)
     for row in table.rows:
         shown.add_row(*[Text(cell(value), _STYLES.get(cell(value), "")) for value in row])
     Console().print(shown)
@@ -220,8 +228,12 @@ class Progress:
     def _bar(self, name: str, state: str, done: int, total: int) -> None:
         if name not in self._bars:
             self._bars[name] = self._rich.add_task(name, total=None, state="")
-        known = {"completed": done, "total": total} if total else {}
-        self._rich.update(self._bars[name], state=state, **known)
+        bar = self._bars[name]
+        if total:
+            self._rich.update(bar, state=state, completed=done, total=total)
+        else:
+            # Whatever it does now, what was counted before is done.
+            self._rich.update(bar, state=state, completed=self._rich.tasks[bar].total or 0)
 
     def line(self, text: str) -> None:
         """Tell something in a line of its own, above the bars."""

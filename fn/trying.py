@@ -171,7 +171,7 @@ def differences(wanted: bytes, got: bytes, *, exact: bool = False) -> list[str]:
 
     Line ends at the very end do not count, unless `exact`.
 
-    >>> differences(b"a", b"a\\n")
+    >>> differences(b"a", b"a\n")
     []
     >>> differences(b"a", b"b")
     ['--- should be', '+++ is', '@@ -1 +1 @@', '-a', '+b']

@@ -34,7 +34,7 @@ _ROWS = (
     Code("signal", 500, "function", "The function was ended by a signal."),
     Code("failed", 500, "function", "The function says itself that it failed."),
     Code("bad_answer", 500, "function", "The function's answer does not follow its format."),
-    Code("image_pull", 500, "function", "The route's image could not be pulled."),
+    Code("image_pull", 500, "function", "The registry does not have the route's image."),
     Code("image_invalid", 500, "function", "The image has nothing that can be started."),
     Code("cancelled", 499, "caller", "The caller left before the function had answered."),
     Code("capacity", 503, "platform", "No runner had room in time, or none ever could.", 5),
@@ -45,12 +45,24 @@ _ROWS = (
     Code("internal", 500, "platform", "A defect in the platform; the log has its traceback."),
 )
 
-#: By name, as code and wire messages refer to them. A name is its word, but for the one failure
-#: that is the function's fault where its namesake is the caller's.
+#: By name, as code and wire messages refer to them. A name is its word, but for failures that
+#: share one: they differ in whose fault they are, or in what is to be done.
 CODES = {
     **{row.word: row for row in _ROWS},
     "response_too_large": Code(
         "too_large", 500, "function", "The function wrote more than the limit."
+    ),
+    "image_pull_unknown_registry": Code(
+        "image_pull",
+        500,
+        "function",
+        "No registry has the name that the route's image begins with.",
+    ),
+    "image_pull_refused": Code(
+        "image_pull", 500, "platform", "The registry refuses the runners' password, or wants one."
+    ),
+    "image_pull_away": Code(
+        "image_pull", 500, "platform", "The registry does not answer, or not with an image.", 5
     ),
 }
 

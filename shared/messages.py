@@ -14,7 +14,7 @@ from shared.errors import Undecodable
 Mode = Literal["sync", "async"]
 Format = Literal["default", "http", "json", "http-stream"]
 #: `sandbox`: calls of a route follow each other in one container; `call`: each gets a fresh one.
-Isolation = Literal["sandbox", "call"]
+Isolation = Literal["sandbox", "network", "call"]
 
 
 class Wire(msgspec.Struct, frozen=True, array_like=True):
@@ -227,6 +227,7 @@ class Heartbeat(Wire, frozen=True, tag="heartbeat"):
     able: bool = True
     draining: bool = False
     #: Images on the engine's disk, by the names routes may use.
+    #: Names of images on disk, as `imagenames.on_disk` cuts them.
     images: tuple[str, ...] = ()
     #: Calls this runner holds now.
     running: int = 0

@@ -3,26 +3,34 @@
 One connection, made by the Redis client (which knows addresses, passwords and TLS), then used
 as a pipe: a command goes at once if no answer is expected, else with all others that have come up
 by the time all answers are here. So a quiet pipe is quick, and a busy one fills its writes. The
-client's own pipelines cost several times as much for each call (docs/decisions/0006).
+client's own pipelines cost several times as much for each call (docs/decisions/0006). What goes
+together goes in batches (`batches`), and while many come, a moment is waited for more (`pace`).
+
+Scripts go by their hash, and in full before their first use on a connection. A Redis that has
+dropped them since (`SCRIPT FLUSH`) gets what it could not do once more, in full, ahead of all else.
+Steps so keep their order; a plain command after a step in the same write may then overtake it: what
+must follow a step is a step.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import hiredis
 import redis.asyncio as redis_asyncio
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
+from shared import batches
+from shared.batches import Batch, Landed
 from shared.errors import Unavailable
-from shared.scripts import Command
+from shared.pace import Pace
+from shared.scripts import Command, Script
 
 #: Longest wait for an answer to a command that does not block, in seconds: then `Unavailable`.
 ANSWER_S = 5.0
 _CHECK_S = 1.0
-#: Answers that mean "not now", not "wrong".
-_REFUSALS = ("OOM ", "MISCONF ", "READONLY ", "BUSY ", "LOADING ", "CLUSTERDOWN ", "MASTERDOWN ")
 
 
 class _Channel(asyncio.Protocol):
@@ -43,9 +51,46 @@ class _Channel(asyncio.Protocol):
         self._idle, self._lost = idle, lost
         self._parser = hiredis.Reader()
         self._loop = asyncio.get_running_loop()
-        self.expected: deque[asyncio.Future[Any]] = deque()
+        self._expected: deque[Batch] = deque()
+        #: Scripts that Redis was sent on this connection.
+        self._known: set[Script] = set()
+        #: What Redis could not do because it had dropped the script; goes next.
+        self._again: list[Batch] = []
         #: When the last answer came or, if none was expected, the first command went.
         self.heard_s = self._loop.time()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an answer is expected."""
+        return bool(self._expected)
+
+    @property
+    def owing(self) -> bool:
+        """Whether something is to be sent again."""
+        return bool(self._again)
+
+    def write(self, ready: list[Batch]) -> None:
+        """Send batches, after those that are to be sent again."""
+        again, self._again = self._again, []
+        out = [batch.packed(whole=True) for batch in again]
+        self._expected.extend(again)
+        for batch in ready:
+            if batch.script is not None and batch.script not in self._known:
+                out.append(self._load(batch.script))
+            out.append(batch.packed())
+            self._expected.append(batch)
+        self.heard_s = self._loop.time()
+        self.transport.write(b"".join(out))
+
+    def _load(self, script: Script) -> bytes:
+        loading = batches.loading(script, partial(self._loaded, script))
+        self._known.add(script)
+        self._expected.append(loading)
+        return loading.packed()
+
+    def _loaded(self, script: Script, answer: Any) -> None:  # noqa: ANN401 (whatever Redis says)
+        if isinstance(answer, Exception):
+            self._known.discard(script)
 
     def data_received(self, data: bytes) -> None:
         self.heard_s = self._loop.time()
@@ -55,17 +100,16 @@ class _Channel(asyncio.Protocol):
                 self._answered(answer)
         except hiredis.ProtocolError as error:
             self.fail(str(error))
-        if not self.expected:
+        if not self._expected:
             self._idle()
 
     def _answered(self, answer: Any) -> None:  # noqa: ANN401 (whatever Redis says)
-        future = self.expected.popleft()
-        if future.done():
-            return
-        if isinstance(answer, hiredis.ReplyError):
-            future.set_exception(_translated(str(answer)))
+        batch = self._expected.popleft()
+        if batch.script is not None and batches.lacks_script(answer):
+            self._known.discard(batch.script)
+            self._again.append(batch)
         else:
-            future.set_result(answer)
+            batch.land(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.fail(str(exc) if exc else "connection closed")
@@ -73,17 +117,12 @@ class _Channel(asyncio.Protocol):
     def fail(self, why: str) -> None:
         """Give the connection up: nobody knows what became of commands without an answer."""
         self.transport.abort()
-        expected, self.expected = self.expected, deque()
-        for future in expected:
-            if not future.done():
-                future.set_exception(Unavailable(f"Redis does not answer: {why}"))
+        unanswered = [*self._again, *self._expected]
+        self._again.clear()
+        self._expected.clear()
+        for batch in unanswered:
+            batch.fail(why)
         self._lost(why)
-
-
-def _translated(message: str) -> Exception:
-    if message.startswith(_REFUSALS):
-        return Unavailable(f"Redis refuses: {message}")
-    return ResponseError(message)
 
 
 class Pipe:
@@ -99,23 +138,31 @@ class Pipe:
         self._channel: _Channel | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._check: asyncio.TimerHandle | None = None
-        self._unsent: list[tuple[bytes, asyncio.Future[Any]]] = []
+        self._unsent: list[tuple[Command, Landed]] = []
         self._scheduled = False
+        self.pace = Pace()
+        #: When the last write was.
+        self._written_s = 0.0
         self._closed = False
 
     def send(self, command: Command) -> "asyncio.Future[Any]":
         """Send a command; the future has the answer, or `Unavailable`, or `ResponseError`."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.post(command, partial(_settle, future))
+        return future
+
+    def post(self, command: Command, landed: Landed) -> None:
+        """Send a command; `landed` is told the answer, or `Unavailable`, or `ResponseError`.
+
+        Costs less than `send`. `landed` raises nothing, and may be called at once.
+        """
         if self._closed:
-            future.set_exception(Unavailable("the service is stopping"))
-            return future
-        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # it takes any of these
-        self._unsent.append((packed, future))
+            landed(Unavailable("the service is stopping"))
+            return
+        self._unsent.append((command, landed))
         if not self._scheduled:
             self._scheduled = True
-            loop.call_soon(self._flush)
-        return future
+            asyncio.get_running_loop().call_soon(self._flush)
 
     async def close(self) -> None:
         """Close the connection; what is unanswered gets `Unavailable`."""
@@ -130,17 +177,25 @@ class Pipe:
             self._check.cancel()
 
     def _flush(self) -> None:
+        """Send what there is, if nothing is under way and it is time."""
         self._scheduled = False
-        if self._channel is None:
+        channel = self._channel
+        if channel is None:
             if self._connecting is None and not self._closed:
                 self._connecting = asyncio.create_task(self._connect(), name="redis-connect")
             return
-        if self._channel.expected or not self._unsent:
+        if channel.waiting or not (self._unsent or channel.owing):
+            return
+        loop = asyncio.get_running_loop()
+        early_s = self._written_s + self.pace.gather_s() - loop.time()
+        if early_s > 0:
+            self._scheduled = True
+            loop.call_later(early_s, self._flush)
             return
         unsent, self._unsent = self._unsent, []
-        self._channel.heard_s = asyncio.get_running_loop().time()
-        self._channel.expected.extend([future for _, future in unsent])
-        self._channel.transport.write(b"".join([packed for packed, _ in unsent]))
+        self._written_s = loop.time()
+        self.pace.count(len(unsent), self._written_s)
+        channel.write(batches.batches(unsent))
 
     async def _connect(self) -> None:
         connection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
@@ -160,7 +215,7 @@ class Pipe:
         if self._channel is None:
             return
         loop = asyncio.get_running_loop()
-        if self._channel.expected and loop.time() - self._channel.heard_s > self._answer_s:
+        if self._channel.waiting and loop.time() - self._channel.heard_s > self._answer_s:
             self._channel.fail(f"silent for {self._answer_s:g} s")
         else:
             self._check = loop.call_later(_CHECK_S, self._look)
@@ -173,6 +228,14 @@ class Pipe:
 
     def _refuse(self, why: str) -> None:
         unsent, self._unsent = self._unsent, []
-        for _, future in unsent:
-            if not future.done():
-                future.set_exception(Unavailable(f"Redis does not answer: {why}"))
+        for _, landed in unsent:
+            landed(Unavailable(f"Redis does not answer: {why}"))
+
+
+def _settle(future: "asyncio.Future[Any]", answer: Any) -> None:  # noqa: ANN401 (as Redis says)
+    if future.done():  # who asked has been cancelled
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)

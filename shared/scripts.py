@@ -1,11 +1,14 @@
 """How does a call move between streams? Atomic steps in Redis, each one Lua script.
 
 A call's entry is its ownership token: it is in one stream at a time and whoever deletes it owns
-it. Each script here says what it needs and returns; the callers decide. Sent with EVAL (Redis
-caches the text), so that a restarted Redis needs no reloading.
+it. Each script here says what it needs and returns; the callers decide. What a call needs is a
+`Step`, many of which go as one; the rest are plain EVALs.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import msgspec
 
 from shared import keys, messages
 
@@ -13,7 +16,7 @@ from shared import keys, messages
 #: never reads large bodies.
 PARCEL_INLINE_MAX_BYTES = 32 * 1024
 
-Command = tuple[str | bytes | int, ...]
+Part = str | bytes | int
 
 STALE, FULL = b"stale", b"full"
 #: A script that begins so also works when Redis is out of memory: it takes away more than it
@@ -22,17 +25,139 @@ _FREES = "#!lua flags=allow-oom"
 
 GONE, LOST, FENCED = b"gone", b"lost", b"fenced"
 
-_ENQUEUE = """
-if (redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= ARGV[2] then return 'stale' end
-if redis.call('XLEN', KEYS[2]) >= tonumber(ARGV[3]) then return 'full' end
-if ARGV[6] ~= '' then redis.call('XADD', KEYS[4], '*', 'm', ARGV[6]) end
-if #ARGV[5] > tonumber(ARGV[7]) then
-  redis.call('SET', KEYS[3], ARGV[5])
-  if ARGV[8] ~= '0' then redis.call('PEXPIRE', KEYS[3], ARGV[8]) end
-  return redis.call('XADD', KEYS[2], '*', 'h', ARGV[4])
+#: One that fails does not take its neighbours along: its answer is its error.
+_BATCH = """{flags}
+{shared}
+{first}
+local function one({own})
+{each}
 end
-return redis.call('XADD', KEYS[2], '*', 'h', ARGV[4], 'p', ARGV[5])
+local answers = {{}}
+for i = 1, (#KEYS - {shared_keys}) / {own_keys} do
+  local key, argument = {shared_keys} + (i - 1) * {own_keys}, {shared_rest} + (i - 1) * {own_rest}
+  local done, answer = pcall(one, {own_values})
+  if not done and type(answer) ~= 'table' then answer = redis.error_reply(answer) end
+  answers[i] = answer
+end
+{last}
+if #answers == 1 then return answers[1] end
+return answers
 """
+
+
+class Script:
+    """A kind of step, as a Lua script that performs one or many of them in one go.
+
+    Each is as atomic as if it were alone, and has an answer of its own: a single one's is that of
+    the script, those of many are a list. What is the same for all steps of a batch goes once.
+    """
+
+    def __init__(
+        self,
+        *,
+        shared: tuple[str, str],
+        own: tuple[str, str],
+        each: str,
+        first: str = "",
+        last: str = "",
+        frees: bool = False,
+    ) -> None:
+        """Make a script of Lua; `each` performs one step, and returns its answer, not nil.
+
+        `shared` and `own` name the variables: keys, then other arguments. `first` and `last` are
+        performed once for all. `frees`: also when Redis is out of memory.
+        """
+        shared_keys, shared_rest, own_keys, own_rest = (names.split() for names in (*shared, *own))
+        self.text = _BATCH.format(
+            flags=_FREES if frees else "",
+            shared=_locals(shared_keys, shared_rest),
+            own=", ".join(own_keys + own_rest),
+            own_values=", ".join(
+                [*_items("KEYS", "key + ", own_keys), *_items("ARGV", "argument + ", own_rest)]
+            ),
+            shared_keys=len(shared_keys),
+            own_keys=len(own_keys),
+            shared_rest=len(shared_rest),
+            own_rest=len(own_rest),
+            first=first.strip(),
+            each=each.strip(),
+            last=last.strip(),
+        ).lstrip()
+        #: By which Redis knows the text.
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _locals(names: list[str], rest: list[str]) -> str:
+    """Return Lua that gives names to the first keys and other arguments."""
+    values = [*_items("KEYS", "", names), *_items("ARGV", "", rest)]
+    return f"local {', '.join(names + rest)} = {', '.join(values)}" if values else ""
+
+
+def _items(table: str, start: str, names: list[str]) -> list[str]:
+    return [f"{table}[{start}{i + 1}]" for i in range(len(names))]
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One run of a `Script`. Steps of one script with the same `shared` parts can go as one.
+
+    Seen as a sequence it is a command that performs it alone.
+    """
+
+    script: Script
+    #: Keys, then other arguments, in the order of the script's variables.
+    shared: tuple[tuple[Part, ...], tuple[Part, ...]]
+    own: tuple[tuple[Part, ...], tuple[Part, ...]]
+
+    def __iter__(self) -> Iterator[Part]:
+        return iter(("EVAL", self.script.text, *parts([self])))
+
+
+def parts(steps: list[Step]) -> list[Part]:
+    """Return what follows a script's text or sha in a command that performs these steps.
+
+    All have the same script and the same shared parts.
+    """
+    shared_keys, shared_rest = steps[0].shared
+    names = [*shared_keys]
+    rest = [*shared_rest]
+    for step in steps:
+        own_keys, own_rest = step.own
+        names += own_keys
+        rest += own_rest
+    return [len(names), *names, *rest]
+
+
+Command = tuple[Part, ...] | Step
+
+
+def name(command: Command) -> str:
+    """Return what to call a command in a log."""
+    return "step" if isinstance(command, Step) else str(command[0])
+
+
+_ENQUEUE = Script(
+    shared=("catalog calls finished", "queue_max inline_max"),
+    own=("apart", "app version head parcel record ttl_ms"),
+    first="""
+local waiting, versions = redis.call('XLEN', calls), {}
+""",
+    each="""
+if not versions[app] then versions[app] = redis.call('HGET', catalog, app) or '0' end
+if versions[app] ~= version then return 'stale' end
+if waiting >= tonumber(queue_max) then return 'full' end
+if record ~= '' then redis.call('XADD', finished, '*', 'm', record) end
+local id
+if #parcel > tonumber(inline_max) then
+  redis.call('SET', apart, parcel)
+  if ttl_ms ~= '0' then redis.call('PEXPIRE', apart, ttl_ms) end
+  id = redis.call('XADD', calls, '*', 'h', head)
+else
+  id = redis.call('XADD', calls, '*', 'h', head, 'p', parcel)
+end
+waiting = waiting + 1
+return id
+""",
+)
 
 
 def enqueue(
@@ -43,66 +168,98 @@ def enqueue(
     queue_max: int,
     record: messages.Record | None,
     parcel_ttl_ms: int,
-) -> Command:
+) -> Step:
     """api: accept a call. Returns the entry id, or `STALE`, or `FULL`, with nothing done.
 
     `catalog_version` is the version of the app's catalog that the route was read at;
     `parcel_ttl_ms` 0 keeps a separate parcel until the call ends (async).
     """
-    arguments = (
+    own = (
         head.app,
         catalog_version,
-        queue_max,
         messages.encode(head),
         messages.encode(parcel),
         messages.encode(record) if record else b"",
-        PARCEL_INLINE_MAX_BYTES,
         parcel_ttl_ms,
     )
-    names = (keys.CATALOG_VERSIONS, keys.calls(head.mode), keys.parcel(head.call_id), keys.FINISHED)
-    return ("EVAL", _ENQUEUE, len(names), *names, *arguments)
+    names = (keys.CATALOG_VERSIONS, keys.calls(head.mode), keys.FINISHED)
+    shared = (names, (queue_max, PARCEL_INLINE_MAX_BYTES))
+    return Step(_ENQUEUE, shared, ((keys.parcel(head.call_id),), own))
 
 
-_ASSIGN = (
-    _FREES
-    + """
-if tonumber(redis.call('GET', KEYS[3]) or '0') > tonumber(ARGV[3]) then return 'fenced' end
-if redis.call('EXISTS', KEYS[2]) == 0 then return 'lost' end
-local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
-if #found == 0 then return 'gone' end
-redis.call('XDEL', KEYS[1], ARGV[1])
-local entry = {'k', 'assign', 'a', ARGV[2]}
-for _, part in ipairs(found[1][2]) do entry[#entry + 1] = part end
-return redis.call('XADD', KEYS[2], '*', unpack(entry))
-"""
+_ASSIGN = Script(
+    shared=("source reigns", "epoch"),
+    own=("runner", "entry_id assignment"),
+    frees=True,
+    first="""
+local fenced = tonumber(redis.call('GET', reigns) or '0') > tonumber(epoch)
+local moved, taken = {}, {}
+""",
+    each="""
+if fenced then return 'fenced' end
+local found = redis.call('XRANGE', source, entry_id, entry_id)[1]
+if not found or taken[entry_id] then return 'gone' end
+local id = redis.call(
+  'XADD', runner, 'NOMKSTREAM', '*', 'k', 'assign', 'a', assignment, unpack(found[2]))
+if not id then return 'lost' end
+moved[#moved + 1], taken[entry_id] = entry_id, true
+return id
+""",
+    last="""
+if #moved > 0 then redis.call('XDEL', source, unpack(moved)) end
+""",
 )
 
 
-def assign(
-    source: str, entry_id: bytes, runner_id: str, assignment: messages.Assignment
-) -> Command:
+def assign(source: str, entry_id: bytes, runner_id: str, assignment: messages.Assignment) -> Step:
     """scheduler: move a waiting call to a runner's stream.
 
     Returns the new entry id; `GONE` if somebody else took the call (an outside worker, or a
     cancel); `LOST` if the runner's stream is not there any more (the call stays where it was);
     `FENCED` if a later reign has begun, so that nothing of this one is performed after it.
     """
-    names = (source, keys.runner(runner_id), keys.EPOCH)
-    arguments = (entry_id, messages.encode(assignment), assignment.epoch)
-    return ("EVAL", _ASSIGN, len(names), *names, *arguments)
+    shared = ((source, keys.EPOCH), (assignment.epoch,))
+    own = ((keys.runner(runner_id),), (entry_id, messages.encode(assignment)))
+    return Step(_ASSIGN, shared, own)
 
 
-_END = (
-    _FREES
-    + """
-if ARGV[4] ~= '' then redis.call('XADD', KEYS[6], '*', 'm', ARGV[4]) end
-if ARGV[1] ~= '' and redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-if ARGV[2] ~= '' then redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', 'm', ARGV[2]) end
-redis.call('XADD', KEYS[3], '*', 'm', ARGV[3])
-redis.call('UNLINK', KEYS[4])
-redis.call('INCR', KEYS[5])
+_FORWARD_CANCEL = Script(
+    shared=("", ""),
+    own=("runner", "cancel"),
+    frees=True,
+    each="""
+return redis.call('XADD', runner, 'NOMKSTREAM', '*', 'k', 'cancel', 'm', cancel)
+""",
+)
+
+
+def forward_cancel(runner_id: str, call_id: str) -> Step:
+    """scheduler: tell a runner that a caller has left. A step, so that it follows its `assign`."""
+    own = ((keys.runner(runner_id),), (messages.encode(messages.Cancel(call_id)),))
+    return Step(_FORWARD_CANCEL, ((), ()), own)
+
+
+_END = Script(
+    shared=("stream finished events complete", ""),
+    own=("reply_to parcel", "entry_id reply record freed"),
+    frees=True,
+    first="""
+local parcels = {}
+""",
+    each="""
+if freed ~= '' then redis.call('XADD', events, '*', 'm', freed) end
+if entry_id ~= '' and redis.call('XDEL', stream, entry_id) == 0 then return 0 end
+if reply ~= '' then redis.call('XADD', reply_to, 'NOMKSTREAM', '*', 'm', reply) end
+redis.call('XADD', finished, '*', 'm', record)
+parcels[#parcels + 1] = parcel
 return 1
-"""
+""",
+    last="""
+if #parcels > 0 then
+  redis.call('UNLINK', unpack(parcels))
+  redis.call('INCRBY', complete, #parcels)
+end
+""",
 )
 
 
@@ -114,24 +271,18 @@ def end(
     reply_to: str,
     *,
     freed: messages.ExecutionFinished | None = None,
-) -> Command:
+) -> Step:
     """Whoever owns a call's entry: end the call, with its reply (if one waits) and its record.
 
     `freed` is told to the scheduler in the same step, whoever owns the entry. Returns 1; or 0,
     with nothing else done, if the entry was no longer there: somebody else owns it. A reply stream
     that has expired is not made again: its api replica is gone.
     """
-    names = (
-        stream,
-        keys.reply(reply_to),
-        keys.FINISHED,
-        keys.parcel(record.call_id),
-        keys.COMPLETE,
-        keys.EVENTS,
-    )
     sent = messages.encode(reply) if reply and reply_to else b""
     told = messages.encode(freed) if freed else b""
-    return ("EVAL", _END, len(names), *names, entry_id, sent, messages.encode(record), told)
+    shared = ((stream, keys.FINISHED, keys.EVENTS, keys.COMPLETE), ())
+    own_keys = (keys.reply(reply_to), keys.parcel(record.call_id))
+    return Step(_END, shared, (own_keys, (entry_id, sent, messages.encode(record), told)))
 
 
 _MOVE_BACK = (

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from shared import keys
 from shared.errors import Unavailable
+from shared.pace import Crowd, Pace, nobody
 from shared.pipe import Pipe
 from shared.scripts import Command
 
@@ -34,7 +35,7 @@ ASIDE_MAX_ENTRIES = 10_000
 
 
 def connect(url: str) -> Redis:
-    """Return a client for `MQ_URL` (redis://host:port/db); connects at first use."""
+    """Return a client for `MQ_URL` (see `urls.check_redis`); connects at first use."""
     return redis_asyncio.Redis.from_url(
         url,
         protocol=2,  # XREAD answers a list of streams, not a map with another nesting
@@ -57,8 +58,13 @@ class Outbox:
     def __init__(self, redis: Redis) -> None:
         """Connect as `redis` would."""
         self._pipe = Pipe(redis, WRITE_TIMEOUT_S)
-        #: See `Pipe.send`.
+        #: See `Pipe.send` and `Pipe.post`.
         self.send = self._pipe.send
+        self.post = self._pipe.post
+
+    def follow(self, crowd: Crowd) -> None:
+        """While many calls are under way, wait a moment for more before each write."""
+        self._pipe.pace.crowd = crowd
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,9 +111,10 @@ class Tail:
     Its connection is its own, because a read waits in Redis.
     """
 
-    def __init__(self, redis: Redis) -> None:
-        """Connect as `redis` would."""
+    def __init__(self, redis: Redis, crowd: Crowd = nobody) -> None:
+        """Connect as `redis` would; `crowd` says how many calls are under way."""
         self._pipe = Pipe(redis, BLOCK_MS / 1000 + WRITE_TIMEOUT_S)
+        self._pace = Pace(crowd)
         self._busy = False
 
     async def __aenter__(self) -> Self:
@@ -132,7 +139,7 @@ class Tail:
         found = _entries(await self._pipe.send((*asked, *positions.values())))
         for stream, entries in found.items():
             positions[stream] = entries[-1][0].decode()
-        self._busy = sum(map(len, found.values())) > 1
+        self._count(sum(map(len, found.values())))
         return found
 
     async def read_new(
@@ -147,28 +154,40 @@ class Tail:
         how = ("NOACK",) if noack else ()
         found = await self._pipe.send((*asked, *how, "STREAMS", stream, ">"))
         entries = _entries(found).get(stream, [])
-        self._busy = len(entries) > 1
+        self._count(len(entries))
         return entries
 
     async def _gather(self) -> None:
         """Wait a moment for more to come if entries come fast: each read has its price."""
-        if self._busy:
-            await asyncio.sleep(GATHER_S)
+        gather_s = self._pace.gather_s() or (GATHER_S if self._busy else 0)
+        if gather_s:
+            await asyncio.sleep(gather_s)
+
+    def _count(self, came: int) -> None:
+        self._busy = came > 1
+        self._pace.count(came, asyncio.get_running_loop().time())
 
 
 async def read_group(
-    redis: Redis, stream: str, group: str, consumer: str, *, count: int, own: bool = False
+    redis: Redis,
+    stream: str,
+    group: str,
+    consumer: str,
+    *,
+    count: int,
+    own: bool = False,
+    crowd: Crowd = nobody,
 ) -> AsyncIterator[list[Entry]]:
     """Yield batches of new entries of a group, for ever; makes the group where it is missing.
 
     Yields an empty batch when nothing came for `BLOCK_MS`. Waits out Redis' absences. `own`: only
     this consumer reads the stream, and deletes what it has dealt with. Then nothing needs to be
     acknowledged, and after an absence all that is in the stream is yielded (some of it again): a
-    batch may have been lost on its way.
+    batch may have been lost on its way. `crowd`: see `Tail`.
     """
     backoff = Backoff()
     gap = False
-    async with Tail(redis) as tail:
+    async with Tail(redis, crowd) as tail:
         while True:
             try:
                 if gap and own:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 #: The last `@` ends the password, which may have any characters, as in Go.
 _MYSQL = re.compile(
@@ -49,15 +49,31 @@ def parse_mysql(url: str) -> Database:
 
 
 def check_redis(url: str) -> None:
-    """Check an address like `redis://host:6379/0`; raises ValueError, which shows no password."""
-    wrong = ValueError("must be redis://host:6379 or redis://host:6379/0 (or rediss://)")
+    """Check an address like `redis://host:6379/0` or `unix:///run/redis/redis.sock?db=0`.
+
+    Raises ValueError, which shows no password.
+    """
+    wrong = ValueError(
+        "must be redis://host:6379 or redis://host:6379/0 (or rediss://), "
+        "or unix:///path/of/redis.sock"
+    )
     try:
         parts = urlsplit(url.strip())
-        known = parts.scheme in {"redis", "rediss"} and parts.hostname and parts.port != 0
+        known = _is_host(parts) or _is_socket(parts)
     except ValueError:
         raise wrong from None
-    if not known or not re.fullmatch(r"(/\d*)?", parts.path):
+    if not known:
         raise wrong
+
+
+def _is_host(parts: SplitResult) -> bool:
+    known = parts.scheme in {"redis", "rediss"} and parts.hostname and parts.port != 0
+    return bool(known and re.fullmatch(r"(/\d*)?", parts.path))
+
+
+def _is_socket(parts: SplitResult) -> bool:
+    has_path = parts.scheme == "unix" and not parts.hostname and len(parts.path) > 1
+    return bool(has_path and re.fullmatch(r"(db=\d+)?", parts.query))
 
 
 def without_password(url: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import aiomysql
 import pytest
 import redis as redis_sync
+import structlog
 from blockbuster import blockbuster_ctx
 from testcontainers.core.container import DockerContainer
 
@@ -17,9 +18,25 @@ from shared import clock, streams, urls
 
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
+# With `rich` there structlog would render tracebacks by it, which reads sources in the event loop.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
 MYSQL_IMAGE = os.environ.get("MYSQL_IMAGE", "millrace/mysql:local")
 REDIS_IMAGE = os.environ.get("REDIS_IMAGE", "millrace/redis:local")
 START_TIMEOUT_S = 120
+
+# The prettier tracebacks read files, which is a blocking call in the event loop.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(autouse=True)

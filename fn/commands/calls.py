@@ -54,9 +54,10 @@ def list_calls(app: str, path: str, status: str | None, since: str | None, limit
     if since:
         query["from"] = str(int((time.time() - pairs.duration_s(since, "--since")) * 1000))
     found = listed(here, app, query, limit)
-    columns = ("id", "path", "type", "status", "code", "created", "took")
+    columns = ("id", "path", "status", "code", "made", "took")
+    now_s = time.time()
     rows = [
-        (*(c[name] for name in ("id", "path", "type", "status", "code", "created_at")), took(c))
+        (c["id"], c["path"], c["status"], c["code"], ago(c["created_at"], now_s), took(c))
         for c in found
     ]
     output.show(found, output.Table(columns, rows), None if found else "no calls found")
@@ -100,6 +101,19 @@ def took(call: dict[str, Any]) -> str:
         return ""
     seconds = (_moment(call["completed_at"]) - _moment(call["started_at"])).total_seconds()
     return f"{seconds:.3g}s" if seconds >= 1 else f"{seconds * 1000:.0f}ms"
+
+
+def ago(moment: str, now_s: float) -> str:
+    """Return how long ago something was, in few letters.
+
+    >>> ago("2026-01-31T12:00:00Z", 1769860800 + 150)
+    '2m ago'
+    """
+    seconds = max(0.0, now_s - _moment(moment).timestamp())
+    for unit, size_s in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size_s:
+            return f"{seconds // size_s:.0f}{unit} ago"
+    return f"{seconds:.0f}s ago"
 
 
 def _moment(text: str) -> datetime:

@@ -83,28 +83,32 @@ def deploy(app: str, folder: Path, **flags: Any) -> None:  # noqa: ANN401 (the o
             "Make a function first: fn init --runtime python me/greet",
         )
     here = platform.current()
-    done: list[Done] = []
-    failed: list[FnError] = []
-    for one in folders:
-        try:
-            found = _deploy(one, wish, here)
-        except FnError as error:
-            if len(folders) == 1:
-                raise
-            output.warn(f"{one}: {error.message}")
-            output.note(f"    {error.hint}" if error.hint else "")
-            failed.append(error)
-        else:
-            done += [found] if found else []
+    outcomes = [_tried(one, wish, here, alone=len(folders) == 1) for one in folders]
+    failed = [one for one in outcomes if isinstance(one, FnError)]
     if output.is_for_programs():
-        output.show([asdict(one) for one in done], "")
+        output.show([asdict(one) for one in outcomes if isinstance(one, Done)], "")
     if failed:
         message = f"{len(failed)} of {len(folders)} functions could not be deployed"
         raise FnError(message, failed[0].message, failed[0].code)
 
 
+def _tried(
+    folder: Path, wish: Wish, here: platform.Platform, *, alone: bool
+) -> Done | FnError | None:
+    """Deploy one function of several; a failure is told, and does not keep the others back."""
+    try:
+        return _deploy(folder, wish, here)
+    except FnError as error:
+        if alone:
+            raise
+        output.warn(f"{folder}: {error.message}")
+        if error.hint:
+            output.note(f"    {error.hint}")
+        return error
+
+
 def function_folders(folder: Path) -> list[Path]:
-    """Return the folder and those in it that have a function's file, in the order of their names."""
+    """Return the folder and those in it that have a function's file, in order."""
     inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     return [one for one in (folder, *inside) if funcfile.find(one)]
 
@@ -163,9 +167,8 @@ def _activate(
         body = {"route": {"path": path, **new}}
         here.ask("POST", platform.app_path(wish.app, "/routes"), body)
         _say(f"{path} created with {image}")
-        _say(
-            f"    call it: fn call {wish.app} {path}   or: curl {here.url}{platform.call_path(wish.app, path)}"
-        )
+        url = here.url + platform.call_path(wish.app, path)
+        _say(f"    call it: fn call {wish.app} {path}   or: curl {url}")
         return Done(path, image, created=True, changes=[])
     changed = deploying.difference(old, new)
     if changed:

@@ -55,13 +55,13 @@ def missing(what: str, detail: str, help_: str, code: Exit = Exit.UNREACHABLE) -
 def doctor() -> None:
     """Look at what `fn` needs here: Python, engine, platform, token, hub, PATH.
 
-    The exit code is 0 if nothing is missing.
+    The exit code is 0 if nothing is missing; 5 if the engine, the platform or the hub is.
     """
     found = list(_findings())
     rows = [(f.what, f.state, f.detail, f.help) for f in found]
     told = [{k: v for k, v in asdict(f).items() if k != "code"} for f in found]
     output.show(told, output.Table(("what", "state", "found", "how to get it"), rows))
-    worst = next((f.code for f in found if f.code), Exit.OK)
+    worst = max(f.code for f in found)
     if worst:
         click.get_current_context().exit(worst)
 

@@ -46,8 +46,8 @@ def init(
     entrypoint: str,
     cmd: str,
     format_: str,
-    max_concurrency: int,
     *,
+    max_concurrency: int,
     force: bool,
 ) -> None:
     """Make a function here: func.yaml, and a small function with tests if there is no code yet."""

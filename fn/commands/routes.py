@@ -5,11 +5,23 @@ from __future__ import annotations
 import os
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import click
 
-from fn import completing, inspecting, output, pairs, platform, tokens
+from fn import (
+    completing,
+    deploying,
+    funcfile,
+    hubs,
+    imagenames,
+    inspecting,
+    output,
+    pairs,
+    platform,
+    tokens,
+)
 from fn.commanding import LazyGroup, examples
 from fn.commands.apps import APP
 from fn.commands.call import call
@@ -116,9 +128,12 @@ def list_routes(app: str) -> None:
 @click.argument("image_argument", metavar="[IMAGE]", required=False, default="")
 @_flags
 def create(app: str, path: str, image_argument: str, **flags: Any) -> None:  # noqa: ANN401 (the options)
-    """Make a route, and its app if there is none."""
+    """Make a route, and its app if there is none.
+
+    In a folder with a func.yaml, what that says is taken unless an option says otherwise.
+    """
     flags["image"] = flags["image"] or image_argument
-    sent = fields(flags, os.environ)
+    sent = merged(of_folder(Path.cwd(), os.environ), fields(flags, os.environ))
     sent["headers"] = {name: values for name, values in sent.get("headers", {}).items() if values}
     if not sent.get("image"):
         output.note(f"No image specified, using `{DEFAULT_IMAGE}`")
@@ -141,13 +156,41 @@ def create(app: str, path: str, image_argument: str, **flags: Any) -> None:  # n
 @click.argument("image_argument", metavar="[IMAGE]", required=False, default="")
 @_flags
 def update(app: str, path: str, image_argument: str, **flags: Any) -> None:  # noqa: ANN401 (the options)
-    """Change a route; what is not named stays. -KEY removes a key of config or a header."""
+    """Change a route; what is not named stays. -KEY removes a key of config or a header.
+
+    In a folder with a func.yaml, what that says is taken unless an option says otherwise.
+    """
     flags["image"] = flags["image"] or image_argument
-    sent = fields(flags, os.environ)
+    sent = merged(of_folder(Path.cwd(), os.environ), fields(flags, os.environ))
     if not sent:
         raise FnError("nothing to change", "Name what to change: `fn routes update --help`")
     sent["headers"] = pairs.replacing(sent.get("headers", {}))
     _patch(app, path, sent, f"{app} {platform.clean(path)} updated")
+
+
+def of_folder(folder: Path, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of a route that a folder's func.yaml names; none if there is none."""
+    path = funcfile.find(folder)
+    if path is None:
+        return {}
+    file = funcfile.read(path)
+    for warning in file.warnings:
+        output.warn(warning)
+    output.note(f"merged with {path.name}")
+    image = imagenames.full(file.name, file.version, hubs.address(file))
+    return deploying.wanted(file, environ, image)
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of a route with others put over them; config and headers key by key.
+
+    >>> merged({"image": "a", "config": {"A": "1"}}, {"image": "b", "config": {"B": "2"}})
+    {'image': 'b', 'config': {'A': '1', 'B': '2'}}
+    """
+    deep = {
+        name: {**old.get(name, {}), **new[name]} for name in ("config", "headers") if name in new
+    }
+    return {**old, **new, **deep}
 
 
 def fields(flags: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from services.api import parts
+from services.api import entrance, parts
 from services.api.app import build_app
 from services.api.migrating import DatabaseTooNew
 from services.api.settings import Settings
@@ -47,7 +47,7 @@ async def _serve(chosen: Settings, started: asyncio.Event, stop: asyncio.Event) 
     app = build_app(chosen)
     runner = _runner(app, chosen)
     try:
-        await runner.setup()
+        await entrance.set_up(runner)
         await web.TCPSite(runner, "0.0.0.0", chosen.port, backlog=1024).start()  # noqa: S104 (reached from outside its container)
         log.info("serving", port=chosen.port)
         started.set()

@@ -9,17 +9,18 @@ import structlog
 from aiohttp import web
 from redis.exceptions import RedisError
 
-from services.api import assembly, middleware, migrating, openapi, parts
+from services.api import assembly, middleware, migrating, openapi, packed, parts
 from services.api.catalog import Catalog
 from services.api.database import Database
-from services.api.handlers import apps, calls, invoke, meta, routes, runners, stats, tasks
+from services.api.handlers import apps, calls, client, invoke, meta, routes, runners, stats, tasks
 from services.api.settings import Settings
 from services.api.store import Store
 from services.api.versions import Versions
 from shared import service, streams
 from shared.errors import Unavailable
+from shared.version import VERSION
 
-HANDLERS = (meta, apps, routes, invoke, calls, tasks, stats, runners)
+HANDLERS = (meta, apps, routes, invoke, calls, tasks, stats, runners, client)
 #: How long a readiness check waits for MySQL, in seconds.
 CHECK_TIMEOUT_S = 2.0
 
@@ -49,7 +50,7 @@ def document(app: web.Application) -> dict[str, Any]:
     """Return the OpenAPI document of an application with all its routes."""
     return openapi.document(
         app,
-        version=meta.VERSION,
+        version=VERSION,
         server=app[parts.SETTINGS].api_url,
         undecorated=meta.OPERATING,
     )
@@ -63,6 +64,8 @@ def documented_paths() -> list[str]:
 async def _running(app: web.Application) -> AsyncIterator[None]:
     """Connect, bring the tables up to date, and run what runs as long as the replica does."""
     settings = app[parts.SETTINGS]
+    if found := await asyncio.to_thread(packed.read, settings.fn_file):
+        app[client.PACKED] = found
     await _migrated(settings.db_url)
     async with AsyncExitStack() as stack:
         database = app[DATABASE] = Database(settings.db_url)

@@ -92,9 +92,7 @@ async def assembled(
 def install(app: web.Application, calling: Calling) -> None:
     """Let the handlers find the parts, and the server the handlers."""
     settings = calling.settings
-    app[invoke.GATEWAY] = calling.gateway
-    app[invoke.CATALOG] = calling.catalog
-    app[invoke.REQUEST_MAX_BYTES] = settings.request_max_bytes
+    app[invoke.MEANS] = invoke.Means(calling.catalog, calling.gateway, settings.request_max_bytes)
     app[tasks.RESERVATIONS] = calling.reservations
     app[tasks.TASK_MAX_BYTES] = settings.request_max_bytes * _JSON_GROWTH + _TASK_OVERHEAD_BYTES
     app[calls_handlers.CALLS] = calling.calls

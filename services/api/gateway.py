@@ -15,6 +15,7 @@ from services.api import invocation, metrics
 from services.api.catalog import Catalog, Found
 from services.api.delays import Delay
 from services.api.settings import Settings
+from services.api.trimming import Trimming
 from services.api.waiters import AnswerStream, Overloaded, Overrun, Waiter, Waiters
 from shared import clock, keys, messages, scripts, streams
 from shared.errors import MillraceError, Unavailable, Undecodable
@@ -85,7 +86,9 @@ class Gateway:
         self._api_id = api_id
         self._waiters = Waiters(settings.max_waiting)
         metrics.WAITING.set_function(lambda: len(self._waiters))
+        outbox.follow(lambda: len(self._waiters))
         self._positions = {keys.reply(api_id): "0-0"}
+        self._trimming = Trimming()
         self._noticing = Delay(NOTICE_AFTER_S, self._notice)
         self._kept = self._ever_kept = False
         self._look_now = asyncio.Event()
@@ -149,14 +152,12 @@ class Gateway:
         self, waiter: Waiter, call: messages.CallHead, parcel: messages.Parcel, version: str
     ) -> None:
         life_ms = call.deadline_ms - call.accepted_ms + PARCEL_SLACK_MS
-        sent = self._enqueue(call, parcel, version, None, life_ms)
-        sent.add_done_callback(partial(self._check_enqueued, waiter, call))
+        command = self._enqueue(call, parcel, version, None, life_ms)
+        self._outbox.post(command, partial(self._check_enqueued, waiter, call))
         self._noticing.add((waiter, call))
 
-    def _check_enqueued(
-        self, waiter: Waiter, call: messages.CallHead, sent: "asyncio.Future[Any]"
-    ) -> None:
-        error = sent.exception() or self._refusal(call, sent.result())
+    def _check_enqueued(self, waiter: Waiter, call: messages.CallHead, answer: object) -> None:
+        error = answer if isinstance(answer, Exception) else self._refusal(call, answer)
         if isinstance(error, Unavailable):
             self._look_now.set()
         if error is not None:
@@ -187,7 +188,7 @@ class Gateway:
         """Enqueue an async call; return when it is safe there."""
         try:
             record = invocation.queued_record(call)
-            answer = await self._enqueue(call, parcel, version, record, 0)
+            answer = await self._outbox.send(self._enqueue(call, parcel, version, record, 0))
         except Unavailable:
             self._look_now.set()
             raise
@@ -201,8 +202,8 @@ class Gateway:
         version: str,
         record: messages.Record | None,
         parcel_ttl_ms: int,
-    ) -> "asyncio.Future[Any]":
-        command = scripts.enqueue(
+    ) -> scripts.Step:
+        return scripts.enqueue(
             call,
             parcel,
             catalog_version=version,
@@ -210,14 +211,12 @@ class Gateway:
             record=record,
             parcel_ttl_ms=parcel_ttl_ms,
         )
-        return self._outbox.send(command)
 
     def took(self, stream: AnswerStream, count: int) -> None:
         """Note that a caller has taken `count` more bytes of a streamed answer; tell its runner."""
         more = stream.taken(count)
         if more is not None:
-            sent = self._outbox.send(scripts.more(stream.head.runner_id, more))
-            sent.add_done_callback(_log_loss)
+            self._outbox.post(scripts.more(stream.head.runner_id, more), _log_loss)
 
     def leave(self, stream: AnswerStream) -> None:
         """Let go of a streamed answer; if its call has not ended, it is stopped."""
@@ -230,13 +229,12 @@ class Gateway:
 
     def _post(self, stream: str, message: messages.Wire) -> None:
         """Append a message that nobody waits for; if it is lost, the log says so."""
-        sent = self._outbox.send(("XADD", stream, "*", "m", messages.encode(message)))
-        sent.add_done_callback(_log_loss)
+        self._outbox.post(("XADD", stream, "*", "m", messages.encode(message)), _log_loss)
 
     async def read_replies(self) -> None:
         """Bring replies to their waiters, for ever; waits out Redis' absences."""
         backoff = streams.Backoff()
-        async with streams.Tail(self._redis) as tail:
+        async with streams.Tail(self._redis, lambda: len(self._waiters)) as tail:
             while True:
                 try:
                     found = await tail.read(self._positions, count=REPLIES_AT_ONCE)
@@ -252,7 +250,8 @@ class Gateway:
                 for stream, entries in found.items():
                     for entry in entries:
                         self._take(stream, entry)
-                    self._drop_up_to(stream, entries[-1][0])
+                    self._read(entries)
+                self._trim()
 
     def _take(self, stream: str, entry: streams.Entry) -> None:
         try:
@@ -260,9 +259,7 @@ class Gateway:
         except Undecodable as error:
             UNDECODABLE.labels(stream="reply").inc()
             log.warning("reply_undecodable", id=entry[0].decode(), error=str(error))
-            self._outbox.send(streams.set_aside(stream, entry, str(error))).add_done_callback(
-                _log_loss
-            )
+            self._outbox.post(streams.set_aside(stream, entry, str(error)), _log_loss)
             return
         try:
             wanted = self._waiters.hand_over(part)
@@ -275,10 +272,16 @@ class Gateway:
             metrics.LATE_REPLIES.inc()
             log.info("reply_unwanted", call_id=part.call_id)
 
-    def _drop_up_to(self, stream: str, last_id: bytes) -> None:
-        ms, _, seq = last_id.decode().partition("-")
-        trim = ("XTRIM", stream, "MINID", f"{ms}-{int(seq) + 1}")
-        self._outbox.send(trim).add_done_callback(_log_loss)
+    def _read(self, entries: list[streams.Entry]) -> None:
+        size_bytes = sum([len(value) for _, fields in entries for value in fields.values()])
+        self._trimming.read(entries[-1][0], len(entries), size_bytes, clock.monotonic_s())
+
+    def _trim(self) -> None:
+        """Drop what has been read of the reply stream, if it is time."""
+        first_kept = self._trimming.due(clock.monotonic_s())
+        if first_kept is not None:
+            trim = ("XTRIM", keys.reply(self._api_id), "MINID", first_kept)
+            self._outbox.post(trim, _log_loss)
 
     async def keep_stream(self) -> None:
         """Keep the reply stream there, for ever: make it anew soon after Redis has lost it."""
@@ -313,7 +316,6 @@ class Gateway:
         return None if self._kept else "redis: no reply stream"
 
 
-def _log_loss(sent: "asyncio.Future[object]") -> None:
-    error = None if sent.cancelled() else sent.exception()
-    if error:
-        log.warning("message_lost", error=str(error))
+def _log_loss(answer: object) -> None:
+    if isinstance(answer, Exception):
+        log.warning("message_lost", error=str(answer))

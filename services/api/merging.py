@@ -6,9 +6,12 @@ from typing import Any
 from services.api import paths
 from services.api.models import App, Route
 
+#: Fields of a route that follow from its changes, and are never set.
+READ_ONLY = ("previous_images",)
+PREVIOUS_IMAGES_MAX = 10
 #: Fields of a route that a PATCH merges; the others it replaces.
 _MERGED = {"config", "headers"}
-_NOT_FIELDS = {"app_name", "path"}
+_NOT_FIELDS = {"app_name", "path", *READ_ONLY}
 #: Fields of which 0 is a value like any other, also in a PATCH: no client of the original sends
 #: them without meaning it.
 _ZERO_COUNTS = {"min_sandboxes"}
@@ -41,14 +44,22 @@ def patched_route(route: Route, fields: dict[str, Any]) -> Route:
     """Return the route as a PATCH with these fields leaves it.
 
     Non-zero fields replace, and so does a `min_sandboxes` of 0; config is merged, and "" deletes;
-    header values are added, and an empty list deletes the header, in whatever case.
+    header values are added, and an empty list deletes the header, in whatever case. The image that
+    it replaces becomes the newest of the previous ones.
     """
     return dataclasses.replace(
         route,
+        previous_images=_previous_images(route, fields.get("image") or route.image),
         headers=merged_headers(route.headers, fields.get("headers", {}), canonical=True),
         config=merged_config(route.config, fields.get("config", {})),
         **_replaced(fields),
     )
+
+
+def _previous_images(route: Route, image: str) -> tuple[str, ...]:
+    if image == route.image:
+        return route.previous_images
+    return (route.image, *route.previous_images)[:PREVIOUS_IMAGES_MAX]
 
 
 def _replaced(fields: dict[str, Any]) -> dict[str, Any]:

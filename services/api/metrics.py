@@ -1,20 +1,19 @@
 """What does an api replica count?"""
 
-from functools import lru_cache
+from prometheus_client import Counter, Gauge
 
-from prometheus_client import Counter, Gauge, Histogram
+from services.api.tallies import Tally, Timings
 
-CALLS = Counter(
+CALLS = Tally(
     "millrace_calls_total",
     "Calls answered; code is a word of the error table, or ok.",
     ["mode", "code"],
 )
-#: `CALLS.labels`, from memory: it costs more than counting does.
-calls = lru_cache(maxsize=256)(CALLS.labels)
-CALL_SECONDS = Histogram(
+CALL_SECONDS = Timings(
     "millrace_call_seconds",
     "From accepting a sync call to having its reply.",
-    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+    [],
+    (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 WAITING = Gauge("millrace_waiting_callers", "Callers this replica keeps waiting now.")
 LATE_REPLIES = Counter(

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 
 import structlog
 from aiohttp import web
-from prometheus_client import Counter, Histogram
+from prometheus_client import Histogram
 
 from services.api import parts, problems, tokens
+from services.api.tallies import Tally, Timings
 from shared import clock, ids
 from shared.errors import CODES, MillraceError
 
@@ -18,17 +18,17 @@ METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 CLIENT_GONE = 499
 SERVER_ERROR = 500
 
-REQUESTS = Counter(
+REQUESTS = Tally(
     "millrace_http_requests_total",
     "HTTP requests by route, method and status.",
     ["handler", "method", "status"],
 )
-REQUEST_SECONDS = Histogram(
-    "millrace_http_request_seconds", "From a request's head to its answer.", ["handler"]
+REQUEST_SECONDS = Timings(
+    "millrace_http_request_seconds",
+    "From a request's head to its answer.",
+    ["handler"],
+    Histogram.DEFAULT_BUCKETS,
 )
-#: Their children, from memory: to find one costs more than counting does.
-_requests = lru_cache(maxsize=4096)(REQUESTS.labels)
-_seconds = lru_cache(maxsize=256)(REQUEST_SECONDS.labels)
 
 log = structlog.get_logger()
 
@@ -55,27 +55,38 @@ def said(body: object, status: int = 200) -> web.Response:
 
 @web.middleware
 async def handled(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let the request in or not, make an answer of every error, and count what it led to.
-
-    One middleware, because each costs every call a coroutine.
-    """
-    begun_s = clock.monotonic_s()
+    """Let the request in or not, make an answer of every error, and count what it led to."""
     resource = request.match_info.route.resource
     place = resource.canonical if resource else ""
+    return await attended(request, place, _let_in(request, place, handler))
+
+
+async def _let_in(request: web.Request, place: str, handler: Handler) -> web.StreamResponse:
+    if is_management(place or request.path):
+        _authorise(request)
+    return await handler(request)
+
+
+async def attended(
+    request: web.Request, place: str, answering: Awaitable[web.StreamResponse]
+) -> web.StreamResponse:
+    """Make an answer of every error, and count what the request led to.
+
+    `place` is the path of its handler with names for what varies; "" if there is none.
+    """
+    begun_s = clock.monotonic_s()
     status = CLIENT_GONE
     try:
         try:
-            if is_management(place or request.path):
-                _authorise(request)
-            answer = await handler(request)
+            answer = await answering
         except Exception as error:  # noqa: BLE001 (each becomes an answer, the unknown a log line)
             answer = await _answer(request, error)
         status = answer.status
     finally:
         name = place or "unknown"
         method = request.method if request.method in METHODS else "other"
-        _requests(name, method, status).inc()
-        _seconds(name).observe(clock.monotonic_s() - begun_s)
+        REQUESTS.add(name, method, str(status))
+        REQUEST_SECONDS.observe(clock.monotonic_s() - begun_s, name)
     return answer
 
 

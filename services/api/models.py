@@ -39,3 +39,5 @@ class Route:
     jwt_key: str = ""
     isolation: Isolation = "sandbox"
     min_sandboxes: int = 0
+    #: What `image` was before, newest first: where a rollback goes.
+    previous_images: tuple[str, ...] = ()

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 #: Entries written in one transaction at most.
 BATCH_MAX = 500
 #: After a batch that was not full, in seconds: a batch has its price, however small it is.
-LINGER_S = 0.1
+LINGER_S = 0.4
 #: An entry that nobody has acknowledged for so long is another's to write.
 CLAIM_IDLE_MS = 5_000
 CLAIM_EVERY_S = 5.0

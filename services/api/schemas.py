@@ -76,6 +76,7 @@ _KINDS: dict[str, tuple[dict[str, object], Callable[[object], None]]] = {
         _check_config,
     ),
     "headers": ({"type": ["object", "null"], "additionalProperties": _LIST_TYPE}, _check_headers),
+    "ignored": ({}, lambda _: None),
 }
 
 
@@ -121,7 +122,8 @@ class RouteFields(_Fields):
 
     app_name = _field("text", "Ignored: the app is the one in the URL.")
     path = _field("text", "Absolute URL path, without colons. Not in a PATCH.")
-    image = _field("text", "Container image; needed at first.")
+    image = _field("text", "Container image; needed at first. With `@sha256:...` it never moves.")
+    previous_images = _field("ignored", "Ignored: it follows from changes of `image`.")
     memory = _field("whole", "MB; default 128.")
     cpus = _field("number", "Cores it may use; default 1.")
     headers = _field(
@@ -129,7 +131,11 @@ class RouteFields(_Fields):
     )
     type = _field("text", "`sync` (default) or `async`.")
     format = _field("text", "`default` (default), `http`, `json` or `http-stream`.")
-    isolation = _field("text", "`sandbox` (default): calls share containers; `call`: none does.")
+    isolation = _field(
+        "text",
+        "`sandbox` (default): calls share containers, and containers their app's network; "
+        "`network`: each container has its own; `call`: and runs one call only.",
+    )
     max_concurrency = _field("whole", "Most hot sandboxes on one runner; default 1.")
     timeout = _field("whole", "Seconds a call may run; default 30.")
     idle_timeout = _field("whole", "Seconds an idle sandbox is kept; default 30.")
@@ -167,6 +173,11 @@ class RouteView(ma.Schema):
     app_name = fields.String(required=True)
     path = fields.String(required=True)
     image = fields.String(required=True)
+    previous_images = fields.List(
+        fields.String(),
+        required=True,
+        metadata=_says("What `image` was before, newest first, 10 at most."),
+    )
     memory = fields.Integer(required=True)
     cpus = fields.Float(required=True)
     headers = fields.Dict(keys=fields.String(), values=fields.List(fields.String()), required=True)
@@ -234,6 +245,10 @@ class VersionAnswer(ma.Schema):
     """Which version answers."""
 
     version = fields.String(required=True)
+    hub = fields.String(
+        required=True,
+        metadata=_says("Address of the platform's image registry; empty if it has none."),
+    )
 
 
 class ProblemText(ma.Schema):

@@ -21,9 +21,24 @@ class Settings:
         "MySQL; also as mysql://user:password@host:3306/db.",
         check=urls.parse_mysql,
     )
-    mq_url: str = setting("redis://mq:6379", "Redis.", check=urls.check_redis)
+    mq_url: str = setting(
+        "redis://mq:6379",
+        "Redis, as redis://host:port/db or unix:///path/of/redis.sock.",
+        check=urls.check_redis,
+    )
     api_url: str = setting(
         "http://127.0.0.1:8080", "Where clients reach this API, as its OpenAPI document says it."
+    )
+    fn_file: str = setting(
+        "/usr/local/lib/millrace/fn",
+        "The packed client that `/fn` hands out, as `make fn` makes it.",
+    )
+    hub: str = setting(
+        "",
+        "Address of the hub as clients and engines name it, for instance 127.0.0.1:5000.",
+        check=ma.validate.Regexp(
+            r"[A-Za-z0-9.-]+(:[0-9]+)?\Z", error="must be host or host:port, without https://"
+        ),
     )
     jwt_auth_key: str = setting(
         "",

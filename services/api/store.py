@@ -35,8 +35,9 @@ _ROUTE_FIELDS = (
     "jwt_key",
     "isolation",
     "min_sandboxes",
+    "previous_images",
 )
-_JSON_FIELDS = {"headers", "config"}
+_JSON_FIELDS = {"headers", "config", "previous_images"}
 _ROUTE_COLUMNS = ", ".join(f"r.`{name}`" for name in _ROUTE_FIELDS)
 _DUPLICATE, _HAS_CHILDREN = 1062, 1451
 
@@ -325,4 +326,5 @@ def _values(route: Route) -> list[Any]:
 
 def _route(row: Row) -> Route:
     fields = {n: _json(row[n]) if n in _JSON_FIELDS else row[n] for n in _ROUTE_FIELDS}
+    fields["previous_images"] = tuple(fields["previous_images"] or ())
     return Route(app=row["app_name"], path=row["path"], **fields)

@@ -13,7 +13,8 @@ from shared import environment, messages
 
 APP_NAME_MAX = 30
 PATH_MAX = 512
-IMAGE_MAX = 256
+#: The longest name, the longest tag and a digest fit.
+IMAGE_MAX = 512
 JWT_KEY_MAX = 4096
 #: Container engines refuse to make a container with less than 6 MB.
 MEMORY_MIN_MB, MEMORY_MAX_MB = 6, 1024 * 1024

@@ -16,6 +16,7 @@ def route(route: Route) -> dict[str, Any]:
         "app_name": route.app,
         "path": route.path,
         "image": route.image,
+        "previous_images": list(route.previous_images),
         "memory": route.memory,
         "cpus": route.cpus,
         "headers": _sorted(route.headers),

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from services.runner import metrics
 from shared.errors import Unavailable
-from shared.scripts import Command
+from shared.scripts import Command, name
 from shared.streams import Backoff, Outbox
 
 log = structlog.get_logger()
@@ -57,12 +57,12 @@ class Delivery:
             return
         error = sent.exception()
         if isinstance(error, Unavailable):
-            log.warning("delivery_waits", command=command[0], error=error.message)
+            log.warning("delivery_waits", command=name(command), error=error.message)
             late = asyncio.create_task(self._late_answer(command, answered), name="delivery")
             self._late.add(late)
             late.add_done_callback(self._late.discard)
         elif error is not None:
-            log.error("delivery_refused", command=command[0], error=str(error))
+            log.error("delivery_refused", command=name(command), error=str(error))
         if error is None or not isinstance(error, Unavailable):
             _hand_on(answered, None if error else sent.result())
 
@@ -80,7 +80,7 @@ class Delivery:
         try:
             return await self._outbox.send(command)
         except Unavailable as error:
-            log.warning("delivery_waits", command=command[0], error=error.message)
+            log.warning("delivery_waits", command=name(command), error=error.message)
         except ResponseError as error:
             return _refused(command, error)
         return await self._until_sent(command)
@@ -115,4 +115,4 @@ def _hand_on(answered: Answered | None, answer: Any) -> None:  # noqa: ANN401
 
 
 def _refused(command: Command, error: ResponseError) -> None:
-    log.error("delivery_refused", command=command[0], error=str(error))
+    log.error("delivery_refused", command=name(command), error=str(error))

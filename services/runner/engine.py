@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import aiodocker
 import aiohttp
 
-from services.runner import containers
+from services.runner import containers, pulls
 from services.runner.credentials import Credential
 from shared.errors import MillraceError
 
@@ -26,13 +26,15 @@ _MIB = 1024 * 1024
 #: aiodocker's own status for a connection that could not be made or was lost.
 _NO_CONNECTION = 900
 _NOT_FOUND, _CONFLICT = 404, 409
-_FINAL_PULL_STATUSES = frozenset({400, 401, 403, _NOT_FOUND})
-_FINAL_PULL_WORDS = re.compile("unauthorized|denied|not found|manifest unknown|invalid reference")
 #: Answers to a start that are the image's fault: its user or its folder. (Its command is started
 #: by our own init, which tells by itself if it cannot.)
 _IMAGE_FAULT_WORDS = re.compile(
     "unable to find (user|group)|no matching entries in (passwd|group) file|chdir to cwd"
 )
+
+
+#: Answers to a start that say that the holder of its namespace has ended: before, or just now.
+_NAMESPACE_GONE_WORDS = re.compile("cannot join network|/proc/[0-9]+/ns/net")
 
 
 class EngineError(MillraceError):
@@ -55,10 +57,13 @@ class ImageRefused(EngineError):
     code = "image_invalid"
 
 
-class PullRefused(EngineError):
-    """The registry does not give the image, and will not if asked again."""
+class PullTroubled(EngineError):
+    """The engine could not pull an image."""
 
-    code = "image_pull"
+    def __init__(self, message: str, trouble: pulls.Trouble) -> None:
+        """`message` is for the caller; `trouble` says whose fault it is, and if to try again."""
+        super().__init__(message)
+        self.trouble = trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +153,12 @@ class Engine:
         return Image(raw["Id"], command, bool(raw.get("RepoDigests")))
 
     async def image_names(self) -> list[str]:
-        """Return the names images on disk have, with tag."""
+        """Return the names images on disk have: those with a tag, and those with a digest."""
         with _translated():
             images = await self._docker.images.list()
-        names = {name for image in images for name in image.get("RepoTags") or ()}
-        return sorted(names - {"<none>:<none>"})
+        kinds = ("RepoTags", "RepoDigests")
+        names = {name for image in images for kind in kinds for name in image.get(kind) or ()}
+        return sorted(name for name in names if not name.startswith("<none>"))
 
     async def image_changes(self) -> AsyncGenerator[None]:
         """Yield once when listening, and then whenever an image is pulled, tagged or deleted."""
@@ -170,7 +176,7 @@ class Engine:
             await asyncio.gather(listening, return_exceptions=True)
 
     async def pull(self, name: str, credential: Credential | None) -> None:
-        """Pull an image; `PullRefused` if trying again is of no use, else `EngineError`."""
+        """Pull an image; raises `PullTroubled`, or `EngineAway`."""
         # A name without a registry or user is the hub's "library"; it keeps its short name here.
         full = name if "/" in name else f"library/{name}"
         auth: dict[str, str] | None = None
@@ -182,9 +188,11 @@ class Engine:
             try:
                 await self._docker.images.pull(full, auth=auth)
             except aiodocker.DockerError as error:
-                if error.status in _FINAL_PULL_STATUSES or _FINAL_PULL_WORDS.search(error.message):
-                    raise PullRefused(error.message) from error
-                raise
+                if error.status == _NO_CONNECTION:
+                    raise
+                found = pulls.trouble(error.status, error.message)
+                said = pulls.told(found, name, credential, error.message)
+                raise PullTroubled(said, found) from error
 
     async def load(self, image: bytes) -> None:
         """Load an image from a tar as `docker save` makes it."""
@@ -269,7 +277,7 @@ class Engine:
             except aiodocker.DockerError as error:
                 if _IMAGE_FAULT_WORDS.search(error.message):
                     raise ImageRefused(error.message) from error
-                if "cannot join network" in error.message:
+                if _NAMESPACE_GONE_WORDS.search(error.message):
                     raise NotFound(error.message) from error
                 raise
 
@@ -281,6 +289,15 @@ class Engine:
                     await self._docker.containers.container(container_id).delete(force=True, v=True)
             except aiodocker.DockerError as error:
                 if error.status != _NOT_FOUND and "already in progress" not in error.message:
+                    raise
+
+    async def ended(self, container_id: str) -> None:
+        """Return when a container has ended or is not there any more, however long that takes."""
+        with _translated():
+            try:
+                await self._docker.containers.container(container_id).wait()
+            except aiodocker.DockerError as error:
+                if error.status != _NOT_FOUND:
                     raise
 
     async def namespace_binds(self, container_id: str) -> tuple[str, ...]:

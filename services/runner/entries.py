@@ -1,6 +1,6 @@
 """What does an entry of the runner's stream say? Pure: from its fields to an event."""
 
-from dataclasses import dataclass
+import msgspec
 
 from services.runner.state import Assigned, CallerLeft
 from shared import messages
@@ -8,8 +8,7 @@ from shared.errors import Undecodable
 from shared.streams import Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True, gc=False):
     """An entry says how much its caller has taken of a streamed answer: nothing to decide."""
 
     entry_id: bytes

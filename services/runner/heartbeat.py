@@ -24,7 +24,7 @@ def offered_memory_mb(engine_mb: int, wanted_mb: int) -> int:
 
 
 def route_names(image_names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names that routes may use for images on disk.
+    """Return the names that routes may use for images on disk, as `shared.imagenames` cuts them.
 
     >>> route_names(["a/b:latest", "c:1"])
     ('a/b', 'a/b:latest', 'c:1')

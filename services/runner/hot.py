@@ -42,6 +42,24 @@ class Unready(Exception):
 class _Run:
     """One call under way."""
 
+    __slots__ = (
+        "accepted_before",
+        "asked",
+        "consumed",
+        "failed",
+        "head",
+        "heard",
+        "job",
+        "look",
+        "output",
+        "parser",
+        "passed_bytes",
+        "patience",
+        "sink",
+        "streamed",
+        "taken_bytes",
+    )
+
     def __init__(
         self, job: runs.Job, sink: runs.Sink, output: Output, parser: answer.Parser
     ) -> None:
@@ -52,6 +70,8 @@ class _Run:
         self.streamed = False
         #: Whether all of the call has been written, and whether anything has come since.
         self.asked = self.heard = False
+        #: Whether the process is known to have read all of it.
+        self.consumed = False
         #: When to look again whether the process reads.
         self.look: asyncio.TimerHandle | None = None
         #: Bytes handed on, and how many of them their caller has taken.
@@ -97,6 +117,8 @@ class HotProcess:
         self._logs: list[pipes.Reader] = []
         self._requests: pipes.Writer | None = None
         self._answers: pipes.Reader | None = None
+        #: Looks at the logs, and at the answers if they come from a pipe.
+        self._glance = pipes.Glance(())
         #: While it is opened: whether the process listens.
         self._listens: asyncio.Future[bool] | None = None
 
@@ -112,9 +134,11 @@ class HotProcess:
         if self._framing.listener:
             os.close(ours.stdin)
             self._logs.append(pipes.Reader(ours.stdout, self._log))
+            self._glance = pipes.Glance(self._logs)
             await self._until_it_listens(self._framing.listener)
         else:
-            self._speak_by(ours.stdin, ours.stdout)
+            answers = self._speak_by(ours.stdin, ours.stdout)
+            self._glance = pipes.Glance([*self._logs, answers])
 
     async def _until_it_listens(self, listener: str) -> None:
         try:
@@ -156,9 +180,10 @@ class HotProcess:
         self._listens.set_result(listens)
         return True
 
-    def _speak_by(self, requests: int, answers: int) -> None:
+    def _speak_by(self, requests: int, answers: int) -> pipes.Reader:
         self._requests = pipes.Writer(requests)
         self._answers = pipes.Reader(answers, self._take, self._silent)
+        return self._answers
 
     def _hang_up(self) -> None:
         for pipe in (self._requests, self._answers):
@@ -170,15 +195,17 @@ class HotProcess:
 
     def run(self, job: runs.Job, sink: runs.Sink) -> None:
         """Hand a call to the process; `sink` is told what comes of it."""
-        self._drain_logs()
-        if self._answers is not None:
-            self._answers.drain()
+        if self._glance.sees():
+            self._drain_logs()
+            if self._answers is not None:
+                self._answers.drain()
         if self._useless is not None and self._used:
             sink.refused()
             return
         output = Output(job, self._digest, self._bounds)
-        output.log.write(self._early_log)
-        self._early_log = b""
+        if self._early_log:
+            output.log.write(self._early_log)
+            self._early_log = b""
         if self._useless not in (None, _CLOSED):
             sink.done(output.result(self._useless), reusable=False)
             return
@@ -287,7 +314,7 @@ class HotProcess:
         if run is not None and said and self._is_unasked(run):
             self._refuse_unasked(run, data)
         elif run is not None:
-            self._parse(run, lambda: run.parser.feed(data))
+            self._parse(run, run.parser.feed, data)
         elif said:
             self._is_useless(_unasked(data))
 
@@ -296,7 +323,12 @@ class HotProcess:
         if run.heard:
             return False
         run.heard = True
-        return not run.asked or self._unread(run)
+        assert self._requests is not None  # noqa: S101 (what it says comes beside that)
+        if self._framing.listener:
+            return not run.asked
+        unread = self._requests.unread()
+        run.consumed = not unread and self._requests.all_written
+        return not run.asked or unread == self._requests.accepted - run.accepted_before
 
     def _refuse_unasked(self, run: _Run, data: bytes) -> None:
         """End a call on whose pipe something else came: perhaps an earlier answer once more."""
@@ -309,11 +341,11 @@ class HotProcess:
         else:
             self._finish(why, reusable=False)
 
-    def _parse(self, run: _Run, parse: Callable[[], list[answer.Event]]) -> None:
+    def _parse(self, run: _Run, parse: Callable[..., list[answer.Event]], *data: bytes) -> None:
         if run is not self._run:
             return
         try:
-            self._handle(run, parse())
+            self._handle(run, parse(*data))
         except answer.TooLarge:
             self._finish(run.output.overflowed(streamed=False), reusable=False)
         except answer.BadAnswer as error:
@@ -352,7 +384,8 @@ class HotProcess:
 
     def _answered(self, run: _Run, *, reusable: bool) -> None:
         assert self._requests is not None  # noqa: S101 (it was asked)
-        self._drain_logs()
+        if self._glance.sees():
+            self._drain_logs()
         ending: runs.Ending = runs.BadAnswer("it ended before it began")
         if run.failed is not None:
             ending = run.failed
@@ -361,7 +394,8 @@ class HotProcess:
             ending = runs.Answered(run.head.status, run.head.headers, run.streamed)
         # What it has not read of this call it would take for the next; a connection is not reused.
         reusable = bool(self._framing.listener) or (
-            reusable and self._requests.all_written and not self._requests.unread()
+            reusable
+            and (run.consumed or (self._requests.all_written and not self._requests.unread()))
         )
         self._finish(ending, reusable=reusable and self._end is None)
 

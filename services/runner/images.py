@@ -19,8 +19,9 @@ from services.runner.engine import (
     Image,
     ImageRefused,
     NotFound,
-    PullRefused,
+    PullTroubled,
 )
+from services.runner.pulls import Trouble
 from shared import clock
 from shared.errors import MillraceError
 from shared.streams import Backoff
@@ -40,11 +41,14 @@ _NAME = re.compile(
 class PullFailed(MillraceError):
     """The image could not be pulled."""
 
-    code = "image_pull"
+    def __init__(self, message: str, trouble: Trouble) -> None:
+        """`message` is for the caller, `trouble` says whose fault it is."""
+        super().__init__(message)
+        self.code = trouble.value
 
 
 class Images:
-    """What is known of the images on the engine's disk.
+    """What is known of the images on the engine's disk. A name with a digest never moves.
 
     Invariant: of each name at most one pull is under way.
     """
@@ -125,7 +129,7 @@ class Images:
             async with asyncio.timeout(self._timeout_s):
                 await self._pull_tries(name, tries)
         except TimeoutError as error:
-            raise PullFailed(f"not done within {self._timeout_s:g} s") from error
+            raise PullFailed(f"not done within {self._timeout_s:g} s", Trouble.AWAY) from error
 
     async def _pull_tries(self, name: str, tries: int) -> None:
         credential = credentials.match(self._credentials, name)
@@ -133,12 +137,11 @@ class Images:
         for left in reversed(range(tries)):
             try:
                 await self._engine.pull(name, credential)
-            except PullRefused as error:
-                raise PullFailed(error.message) from error
             except EngineError as error:
+                trouble = error.trouble if isinstance(error, PullTroubled) else Trouble.AWAY
                 log.warning("image_pull_failed", image=name, tries_left=left, error=error.message)
-                if not left:
-                    raise PullFailed(error.message) from error
+                if trouble.final or not left:
+                    raise PullFailed(error.message, trouble) from error
                 await backoff.wait()
             else:
                 log.info("image_pulled", image=name)

@@ -10,6 +10,8 @@ class LogBuffer:
     and `6789` are kept.
     """
 
+    __slots__ = ("_head", "_head_limit", "_tail", "_tail_limit", "_total")
+
     def __init__(self, limit: int) -> None:
         """`limit` is in bytes."""
         self._head_limit = limit // 2
@@ -30,6 +32,8 @@ class LogBuffer:
 
     def text(self) -> bytes:
         """Return what is kept; where bytes were left out, a line says how many."""
+        if not self._total:
+            return b""
         tail = bytes(self._tail[max(0, len(self._tail) - self._tail_limit) :])
         cut = self._total - len(self._head) - len(tail)
         mark = b"\n[... %d bytes cut ...]\n" % cut if cut else b""

@@ -63,8 +63,8 @@ def _not_run(ending: runs.Ending, image: str) -> tuple[str, str]:  # noqa: PLR09
             return "response_too_large", why
         case runs.TooLarge(why):
             return "too_large", f"The function cannot be given this environment: {why}"
-        case runs.PullFailed(name, why):
-            return "image_pull", f"Failed to pull image '{name}': {why}"
+        case runs.PullFailed(name, why, code):
+            return code, f"Failed to pull image '{name}': {why}"
         case runs.ImageUnusable(why):
             told = f"Failed to create container from task configuration '{image}': {why}"
             return "image_invalid", told

@@ -17,6 +17,10 @@ class Bounds:
     stream: int
 
 
+#: Endings of a process whose answer is whole, and of one that never was.
+_WHOLE, _NEVER = (runs.Exited, runs.Answered), (runs.ImageUnusable, runs.TooLarge)
+
+
 class Output:
     """The output of one run, which begins now."""
 
@@ -49,11 +53,10 @@ class Output:
 
     def result(self, ending: runs.Ending, peak_memory_bytes: int | None = None) -> runs.Result:
         """Return what is known, with how the run ended."""
-        whole = isinstance(ending, runs.Exited | runs.Answered)
-        never = isinstance(ending, runs.ImageUnusable | runs.TooLarge)
+        whole, never = isinstance(ending, _WHOLE), isinstance(ending, _NEVER)
         return runs.Result(
             ending,
-            b"".join(self._body) if whole else b"",
+            self._whole_body() if whole else b"",
             self.log.text(),
             None if never else self._started_ms,
             (self._started_s - self.job.asked_s) * 1000,
@@ -61,3 +64,6 @@ class Output:
             self._digest,
             peak_memory_bytes,
         )
+
+    def _whole_body(self) -> bytes:
+        return self._body[0] if len(self._body) == 1 else b"".join(self._body)

@@ -7,8 +7,9 @@ Spawn or wait: another sandbox is started if the calls that wait would wait long
 are than for a new one. Example: starting takes 100 ms, calls run for 1 ms, one sandbox is busy and
 20 calls wait: the last of them waits 20 ms, so nothing is started. If they run for 50 ms, the last
 would wait 1000 ms; ten sandboxes bring that down to 100 ms, so nine are started. How long calls run
-is not known at first: it is at least as long as the longest of them runs by now. A queue that does
-not end has its price too: what it has cost is added up, and paid with one more sandbox.
+is not known at first: it is at least as long as the longest of them runs by now; later, that is one
+value among others. A queue that does not end has its price too: `patience` knows when it is worth
+one more sandbox.
 """
 
 import itertools
@@ -20,21 +21,22 @@ from enum import StrEnum
 
 import msgspec
 
+from services.runner.patience import Patience
 from shared import messages
 
 #: What is assumed of a route before anything is known of it, in milliseconds.
 RUN_GUESS_MS, START_GUESS_MS = 5.0, 100.0
 #: The weight of the latest value in a moving mean.
 _LATEST = 0.2
-#: One more sandbox is started when waiting has cost so many times a start, times the square of how
-#: many there are: each further one helps less, and its start takes CPUs from all.
-_PATIENCE = 8.0
 #: Of calls that are over in such a part of a start, one sandbox is started after the other: what
 #: these wait for is a CPU, and several starts at one time would take it from them.
 _SHORT = 10
 #: Most sandboxes that are started ahead of demand for a route that uses each only once, and how
 #: far one looks back to know the demand, in milliseconds.
 AHEAD_MAX, _LOOK_BACK_MS = 8, 1_000
+#: So soon after a call was given to a sandbox, none is started ahead: that would take the CPUs from
+#: the call, which may be over by then. In milliseconds.
+QUIET_MS = 20
 #: Of more routes than this only those used last are told of.
 _TOLD_MAX = 64
 #: Back-off for sandboxes that die unused, in milliseconds.
@@ -66,6 +68,11 @@ class Kind:
     def listens(self) -> bool:
         """Whether its process is called by a socket that it listens at."""
         return self.format == "http-stream"
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other sandbox may be in its network."""
+        return self.isolation != "sandbox"
 
     @property
     def once(self) -> bool:
@@ -113,9 +120,7 @@ class _Group:
     least: int = 0
     run_ms: float | None = None
     start_ms: float = START_GUESS_MS
-    #: What waiting has cost since the last start, in call milliseconds, and up to when.
-    debt_ms: float = 0.0
-    counted_ms: int = 0
+    patience: Patience = field(default_factory=Patience)
     #: When calls were given to it lately, for routes that use a sandbox once.
     given_ms: deque[int] = field(default_factory=lambda: deque(maxlen=4 * AHEAD_MAX))
     #: Sandboxes that died unused, in a row, and when the next may be started that no call needs.
@@ -139,6 +144,11 @@ class _Group:
     def crowded(self) -> bool:
         """Whether there are more than there may be: the bound has been lowered."""
         return 0 < self.kind.most < self.alive
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many as there may be."""
+        return 0 < self.kind.most <= self.alive
 
     @property
     def empty(self) -> bool:
@@ -207,6 +217,8 @@ class Pool:
         self._changed: dict[str, None] = {}
         #: Kinds whose calls want more sandboxes than there is memory for.
         self._short: dict[str, None] = {}
+        #: Kinds of which sandboxes are started ahead a little later.
+        self._put_off: dict[str, None] = {}
         self._leaving: list[Box] = []
         self._used_mb = self._leaving_mb = 0
         self._closed = self._paused = False
@@ -216,7 +228,7 @@ class Pool:
     def wait(self, call_id: str, kind: Kind, now_ms: int, *, first: bool = False) -> None:
         """Let a call wait for a sandbox of a kind; `first`: before all others that wait."""
         group = self._group(kind)
-        _count_waiting(group, now_ms)
+        group.patience.count(len(group.waiting), now_ms)
         group.waiting[call_id] = None
         if first:
             group.waiting.move_to_end(call_id, last=False)
@@ -247,8 +259,8 @@ class Pool:
 
     @property
     def hurried(self) -> bool:
-        """Whether calls wait, so that `tick` is of use soon."""
-        return any(group.waiting for group in self._groups.values())
+        """Whether calls wait or starts were put off, so that `tick` is of use soon."""
+        return bool(self._put_off) or any(group.waiting for group in self._groups.values())
 
     # Sandboxes.
 
@@ -260,7 +272,8 @@ class Pool:
         """Note that a sandbox can run calls, `start_ms` after it was asked for."""
         box = self._boxes[sandbox_id]
         group = self._groups[box.kind.key]
-        group.start_ms += _LATEST * (start_ms - group.start_ms)
+        group.start_ms = _mean(group.start_ms, start_ms)
+        group.patience.came(now_ms)
         box.digest = digest
         if box.retired and not group.waiting:
             self._back_off(box, now_ms)
@@ -273,9 +286,9 @@ class Pool:
         """Note that the call of a sandbox has ended."""
         box = self._boxes[sandbox_id]
         group = self._groups[box.kind.key]
-        known = group.run_ms
-        group.run_ms = run_ms if known is None else known + _LATEST * (run_ms - known)
+        group.run_ms = run_ms if group.run_ms is None else _mean(group.run_ms, run_ms)
         group.died = 0
+        group.patience.call_ended()
         if reusable and not box.kind.once and not box.retired:
             self._rest(box, now_ms)
         else:
@@ -366,6 +379,8 @@ class Pool:
 
     def tick(self, now_ms: int) -> None:
         """Look at what changes with time alone: queues, idle sandboxes, back-offs."""
+        self._changed.update(self._put_off)
+        self._put_off.clear()
         for key, group in self._groups.items():
             if group.waiting or _missing_ahead(group, now_ms) > 0:
                 self._changed[key] = None
@@ -425,13 +440,15 @@ class Pool:
 
     def _serve(self, group: _Group, now_ms: int, actions: list[Action]) -> None:
         """Give calls what is idle, and start what they lack or make room for it."""
-        _count_waiting(group, now_ms)
+        group.patience.count(len(group.waiting), now_ms)
         while group.crowded and group.idle:
             self._leave(next(iter(group.idle.values())))
         self._hand_out(group, now_ms, actions)
         kind = group.kind
         self._short.pop(kind.key, None)
         if not group.waiting:
+            return
+        if group.full:
             return
         missing = self._startable(group, _missing_for_calls(group, now_ms))
         while missing and self._has_room(kind):
@@ -448,13 +465,16 @@ class Pool:
         never get it.
         """
         missing = self._startable(group, _missing_ahead(group, now_ms))
+        if missing and not group.waiting and _is_disturbed(group, now_ms):
+            self._put_off[group.kind.key] = None
+            return
         while missing and not self._short and self._has_room(group.kind):
             self._start(group, now_ms, actions)
             missing -= 1
 
     def _forget_empty(self, group: _Group) -> None:
         key, route = group.kind.key, (group.kind.app, group.kind.path)
-        if group.empty and key not in self._wanted:
+        if group.empty and key not in self._wanted and key not in self._put_off:
             del self._groups[key]
             self._routes[route].discard(key)
             if not self._routes[route]:
@@ -482,7 +502,7 @@ class Pool:
         box = Box(f"{next(self._numbers)}", group.kind, since_ms=now_ms)
         self._boxes[box.sandbox_id] = group.starting[box.sandbox_id] = box
         self._used_mb += box.kind.memory_mb
-        group.debt_ms = 0.0
+        group.patience.started(now_ms)
         actions.append(Start(box.sandbox_id, box.kind))
 
     def _has_room(self, kind: Kind) -> bool:
@@ -545,15 +565,6 @@ class Pool:
                     self._retire(box)
 
 
-def _count_waiting(group: _Group, now_ms: int) -> None:
-    """Add up what waiting has cost since it was last counted."""
-    if group.waiting:
-        group.debt_ms += len(group.waiting) * (now_ms - group.counted_ms)
-    else:
-        group.debt_ms = 0.0
-    group.counted_ms = now_ms
-
-
 def _missing_for_calls(group: _Group, now_ms: int) -> int:
     """Return how many sandboxes more shorten the wait of those who wait now."""
     waiting = len(group.waiting)
@@ -562,14 +573,31 @@ def _missing_for_calls(group: _Group, now_ms: int) -> int:
         return 0
     if group.kind.once:
         return unclaimed
-    run_ms = RUN_GUESS_MS if group.run_ms is None else group.run_ms
-    if group.busy:
-        run_ms = max(run_ms, now_ms - next(iter(group.busy.values())).since_ms)
+    run_ms = _expected_run_ms(group, now_ms)
     missing = math.ceil(waiting * run_ms / group.start_ms) - group.serving
     if group.run_ms is not None and run_ms * _SHORT < group.start_ms:
         missing = min(missing, 1 - len(group.starting))
-    tired = group.debt_ms >= _PATIENCE * group.start_ms * max(1, group.serving) ** 2
-    return min(unclaimed, max(missing, int(tired or not group.serving)))
+        if group.starting:
+            return 0
+    over = missing <= 0 and group.patience.over(group.start_ms, group.serving, now_ms)
+    return min(unclaimed, max(missing, int(over or not group.serving)))
+
+
+def _expected_run_ms(group: _Group, now_ms: int) -> float:
+    """Return how long calls take. One that runs for longer counts as if it ended now.
+
+    Where nothing else is known, it is all that counts; elsewhere it may be this runner that has not
+    had a CPU for a while, and that must not start sandboxes for all who wait.
+    """
+    known_ms = RUN_GUESS_MS if group.run_ms is None else group.run_ms
+    longest_ms = now_ms - next(iter(group.busy.values())).since_ms if group.busy else 0
+    if longest_ms <= known_ms:
+        return known_ms
+    return longest_ms if group.run_ms is None else _mean(known_ms, longest_ms)
+
+
+def _mean(known_ms: float, latest_ms: float) -> float:
+    return known_ms + _LATEST * (latest_ms - known_ms)
 
 
 def _missing_ahead(group: _Group, now_ms: int) -> int:
@@ -588,6 +616,11 @@ def _demand(group: _Group, now_ms: int) -> int:
         return 0
     since_ms = now_ms - max(_LOOK_BACK_MS, 2 * group.start_ms)
     return min(AHEAD_MAX, 1 + sum(given_ms >= since_ms for given_ms in group.given_ms))
+
+
+def _is_disturbed(group: _Group, now_ms: int) -> bool:
+    """Say whether a start would take the CPUs from a call that was given to a sandbox just now."""
+    return bool(group.given_ms) and now_ms - group.given_ms[-1] < QUIET_MS
 
 
 def _is_old(group: _Group, box: Box, now_ms: int) -> bool:

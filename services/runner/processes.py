@@ -2,7 +2,7 @@
 
 import errno
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.runner import pipes, protocol, runs
 from services.runner.link import Link
@@ -10,8 +10,7 @@ from services.runner.link import Link
 _SIGNAL_BASE, _SIGKILL = 128, 9
 
 
-@dataclass(frozen=True, slots=True)
-class Pipes:
+class Pipes(NamedTuple):
     """Our ends of a process's standard files. They do not block."""
 
     stdin: int

@@ -8,7 +8,8 @@ descriptors travel beside the fixed part.
 import errno
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 VERSION = 1
 BODY_MAX_BYTES = 1 << 20
@@ -18,19 +19,21 @@ _FIXED = struct.Struct("=IIII")
 _END = struct.Struct("=iiIIQ")
 
 
+class _Told(msgspec.Struct, frozen=True, gc=False):
+    pass
+
+
 class BadFrame(Exception):
     """What came is no frame of a sandbox's first process."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(_Told, frozen=True):
     """init -> runner: it lives."""
 
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(_Told, frozen=True):
     """init -> runner: the function's process is gone, and with it all that it started.
 
     `error` is the `errno` of a command that could not be executed, 0 otherwise; `status` is what
@@ -45,8 +48,7 @@ class Ended:
     changed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(_Told, frozen=True):
     """init -> runner: the answer to `connect`; `error` is an `errno`, 0 if a connection came."""
 
     error: int

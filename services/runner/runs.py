@@ -3,16 +3,20 @@
 They say what happened, not what it means: that is `outcome`'s.
 """
 
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from shared import messages
 
 Headers = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class _Fact(msgspec.Struct, frozen=True, gc=False):
+    pass
+
+
+class Job(_Fact, frozen=True):
     """One run of a function: everything a sandbox needs to know."""
 
     head: messages.CallHead
@@ -23,8 +27,7 @@ class Job:
     ends_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(_Fact, frozen=True):
     """The process ended by itself, or by a signal that was not ours."""
 
     code: int
@@ -32,8 +35,7 @@ class Exited:
     oom_killed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(_Fact, frozen=True):
     """A process that lives on answered in its format; `streamed`: its body has been handed on."""
 
     status: int
@@ -41,70 +43,61 @@ class Answered:
     streamed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class BadAnswer:
+class BadAnswer(_Fact, frozen=True):
     """A process that lives on broke its format."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class SaysFailed:
+class SaysFailed(_Fact, frozen=True):
     """A process that lives on says itself that the function failed, or took too long."""
 
     timed_out: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Overflowed:
+class Overflowed(_Fact, frozen=True):
     """The process wrote more than `limit` bytes as its answer, and was killed for it."""
 
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(_Fact, frozen=True):
     """We were asked to stop it, and it may be assumed that it no longer runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class TooLarge:
+class TooLarge(_Fact, frozen=True):
     """The process could not be given its environment: the system has a limit of its own."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class PullFailed:
-    """The image is not here and could not be pulled."""
+class PullFailed(_Fact, frozen=True):
+    """The image is not here and could not be pulled. `code` says whose fault it is."""
 
     image: str
     why: str
+    code: str = "image_pull"
 
 
-@dataclass(frozen=True, slots=True)
-class ImageUnusable:
+class ImageUnusable(_Fact, frozen=True):
     """Nothing can be started from this image, says the engine or the kernel."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class EngineFailed:
+class EngineFailed(_Fact, frozen=True):
     """The engine did not answer, or failed through no fault of the image or the function."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupted:
+class Interrupted(_Fact, frozen=True):
     """The answer was handed on in parts, and some were lost on their way."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(_Fact, frozen=True):
     """A defect of ours kept the call from running."""
 
     why: str
@@ -126,14 +119,13 @@ Ending = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(_Fact, frozen=True):
     """What came of a run."""
 
     ending: Ending
     #: The answer's body, as far as it has not been handed on.
-    body: bytes = field(default=b"", repr=False)
-    log: bytes = field(default=b"", repr=False)
+    body: bytes = b""
+    log: bytes = b""
     #: Epoch milliseconds at which the process was given the call; None if it never was.
     started_ms: int | None = None
     #: Milliseconds from the call's coming here to that, and from there to the end.
@@ -142,6 +134,10 @@ class Result:
     #: "sha256:..." of the image; "" if it was never found.
     digest: str = ""
     peak_memory_bytes: int | None = None
+
+    def __repr__(self) -> str:
+        """Leave out what the function wrote: it is no business of our own log's."""
+        return f"Result({self.ending!r}, digest={self.digest!r})"
 
 
 class Sink(Protocol):

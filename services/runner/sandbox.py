@@ -31,8 +31,12 @@ log = structlog.get_logger()
 #: How long a started container's first process may take to say hello, in seconds.
 HELLO_S = 15.0
 _LATE = f"a sandbox did not come up within {HELLO_S:g} s"
+_NO_NETWORK = "the sandbox lost its network"
 _SOCKET, _INIT = "socket", "init"
 _REMOVAL_TRIES = 4
+#: How long a sandbox that has run its one call is left alone, in seconds: removing it takes the
+#: CPUs from those who hand on the answer.
+_REST_S = 0.02
 
 
 class Driver(Protocol):
@@ -83,8 +87,7 @@ class Sandbox:
         self.start_s = 0.0
         self.container_id = ""
         self.namespace: namespaces.Namespace | None = None
-        #: Whether it is certain that the namespace is as it was.
-        self.namespace_usable = True
+        self._cut_off = False
         self._tell_useless = useless
         self._link: Link | None = None
         self._driver: Driver | None = None
@@ -100,6 +103,8 @@ class Sandbox:
             await self._driver.open()
         except Unready as error:
             raise Unopened(error.ending, error.log) from error
+        if self._cut_off:
+            raise engine.NotFound(_NO_NETWORK)
         self._opened = True
 
     def _make_driver(self, link: Link, bounds: Bounds) -> Driver:
@@ -136,6 +141,25 @@ class Sandbox:
         if self._driver is not None:
             self._driver.more(taken_bytes)
 
+    def cut_off(self) -> None:
+        """Take the word that the network is gone.
+
+        A call under way fails for that: it is not to be told as the function's fault what it does
+        without a network.
+        """
+        self._cut_off = True
+        if self._opened and not self._end(runs.EngineFailed(_NO_NETWORK)):
+            self._tell_useless()
+
+    @property
+    def rests(self) -> bool:
+        """Whether removing it can wait a little: it was made for one call, and runs none."""
+        return self.kind.once and self._opened and self._link is not None and self._link.open
+
+    def reset(self) -> None:
+        """Note that nothing is left of it, so that it may be opened once more."""
+        self.container_id, self.namespace, self._cut_off = "", None, False
+
     def stop(self) -> None:
         """End the call under way and all processes, now; the container follows by itself."""
         self._end(runs.Stopped())
@@ -144,12 +168,15 @@ class Sandbox:
         """End all processes; whatever still runs has failed."""
         self._end(runs.EngineFailed("the sandbox was removed"))
 
-    def _end(self, ending: runs.Ending) -> None:
+    def _end(self, ending: runs.Ending) -> bool:
+        """End everything; return whether a call was under way."""
+        under_way = False
         if self._driver is not None:
-            self._driver.abandon(ending)
+            under_way = self._driver.abandon(ending)
             self._driver.close()
         if self._link is not None:
             self._link.close()
+        return under_way
 
     def _frame(self, frame: protocol.Frame, fd: int | None) -> None:
         assert self._driver is not None  # noqa: S101 (listening began with it)
@@ -259,13 +286,13 @@ class Sandboxes:
 
     async def remove(self, sandbox: Sandbox) -> None:
         """Remove a sandbox from the engine; the next sweep does what cannot be done now."""
+        if sandbox.rests:
+            await asyncio.sleep(_REST_S)
         sandbox.shut()
         clean = not sandbox.container_id or await self._removed(sandbox.container_id)
         if sandbox.namespace is not None:
-            usable = clean and sandbox.namespace_usable
-            take_back = self._holders.give_back if usable else self._holders.discard
-            await take_back(sandbox.namespace)
-        sandbox.container_id, sandbox.namespace, sandbox.namespace_usable = "", None, True
+            await self._holders.give_back(sandbox.namespace, sandbox.cut_off, clean=clean)
+        sandbox.reset()
         await asyncio.to_thread(shutil.rmtree, sandbox.folder, ignore_errors=True)
 
     async def _open(self, sandbox: Sandbox, sandbox_id: str, mode: messages.Mode) -> None:
@@ -278,11 +305,14 @@ class Sandboxes:
         try:
             listener = await self._prepare(sandbox)
             try:
-                sandbox.namespace = await self._holders.acquire(sandbox.kind.app)
+                kind = sandbox.kind
+                sandbox.namespace = await self._holders.acquire(
+                    kind.app, sandbox.cut_off, alone=kind.alone
+                )
                 config = containers.sandbox(
                     sandbox_id,
                     # The name may mean another image by now, with another command.
-                    dataclasses.replace(sandbox.kind, image=image.digest),
+                    dataclasses.replace(kind, image=image.digest),
                     image.command,
                     sandbox.namespace,
                     self._places.bind(sandbox_id),
@@ -290,7 +320,7 @@ class Sandboxes:
                     owner=self._owner,
                 )
                 sandbox.container_id = await self._engine.create(config)
-                link = await self._started(sandbox, listener)
+                link = await self._started(sandbox, sandbox.namespace, listener)
             finally:
                 listener.close()
         finally:
@@ -315,17 +345,16 @@ class Sandboxes:
         folder.mkdir(mode=0o755)
         (folder / _INIT).hardlink_to(self._places.here / _INIT)
 
-    async def _started(self, sandbox: Sandbox, listener: Listener) -> Link:
+    async def _started(
+        self, sandbox: Sandbox, namespace: namespaces.Namespace, listener: Listener
+    ) -> Link:
         """Start the container; return the link by which its first process has come."""
         greeting = asyncio.create_task(listener.accept())
         try:
             try:
                 await self._engine.start(sandbox.container_id)
-            except engine.ImageRefused:
-                raise
-            except engine.EngineError:
-                # Perhaps because its namespace has gone.
-                sandbox.namespace_usable = False
+            except engine.NotFound:
+                await self._holders.lost(namespace)
                 raise
             async with asyncio.timeout(HELLO_S):
                 return await asyncio.shield(greeting)
@@ -358,7 +387,7 @@ def _unopened(image: str, error: Exception) -> Unopened:
         case Unopened():
             return error
         case PullFailed():
-            return Unopened(runs.PullFailed(image, error.message))
+            return Unopened(runs.PullFailed(image, error.message, error.code))
         case engine.ImageRefused():
             return Unopened(runs.ImageUnusable(error.message))
         case engine.EngineError():

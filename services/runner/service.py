@@ -54,6 +54,7 @@ class Runner:
             result_max_bytes=settings.result_max_bytes,
         )
         metrics.IN_PROGRESS.set_function(lambda: len(self.state.calls))
+        world.outbox.follow(lambda: len(self.state.calls))
         self._events: deque[state.Event] = deque()
         self._applying = False
         #: Monotonic seconds at which each call came whose outcome is not told yet.
@@ -138,11 +139,10 @@ class Runner:
             self._id,
             count=_READ_COUNT,
             own=True,
+            crowd=lambda: len(self.state.calls),
         )
         async for batch in batches:
-            for entry in batch:
-                if entry[0] not in self._ending:
-                    self._take(entry)
+            self._take([entry for entry in batch if entry[0] not in self._ending])
 
     async def tick(self) -> None:
         """Tell the state that time passes, and for which call it is time, for ever."""
@@ -156,19 +156,39 @@ class Runner:
                 calm_s = now_s
                 self.apply(state.Ticked())
 
-    def _take(self, entry: streams.Entry) -> None:
+    def _take(self, entries: list[streams.Entry]) -> None:
+        """Take entries in their order; of calls that come together it is decided together."""
+        now_s = clock.monotonic_s()
+        assigned: list[state.Assigned] = []
+        for entry in entries:
+            event = self._decoded(entry)
+            if isinstance(event, state.Assigned):
+                self._asked_s.setdefault(event.head.call_id, now_s)
+                assigned.append(event)
+                continue
+            if assigned:
+                self._assign(assigned)
+                assigned = []
+            if isinstance(event, Taken):
+                self._go_on(event.more)
+                self._delivery.post(self._deletion(entry[0]))
+            elif event is not None:
+                self.apply(event)
+        if assigned:
+            self._assign(assigned)
+
+    def _decoded(self, entry: streams.Entry) -> state.Assigned | state.CallerLeft | Taken | None:
         try:
-            event = decode(entry)
+            return decode(entry)
         except Undecodable as error:
             self._set_aside(entry, error)
-            return
-        if isinstance(event, Taken):
-            self._go_on(event.more)
-            self._delivery.post(self._deletion(entry[0]))
-            return
-        if isinstance(event, state.Assigned):
-            self._asked_s.setdefault(event.head.call_id, clock.monotonic_s())
-        self.apply(event)
+            return None
+
+    def _assign(self, events: list[state.Assigned]) -> None:
+        if len(events) == 1:
+            self.apply(events[0])
+        else:
+            self.apply(state.AssignedTogether(tuple(events)))
 
     def _go_on(self, more: messages.More) -> None:
         execution = self.state.calls.get(more.call_id)

@@ -20,7 +20,9 @@ class Settings:
 
     port: int = setting(8082, "Where /healthz, /readyz and /metrics are served.", check=at_least(0))
     mq_url: str = setting(
-        "redis://127.0.0.1:6379", "Redis, which carries the calls.", check=urls.check_redis
+        "redis://127.0.0.1:6379",
+        "Redis, which carries the calls; also as unix:///path/of/redis.sock.",
+        check=urls.check_redis,
     )
     log_level: str = log_level()
     platform_name: str = setting(
@@ -117,7 +119,9 @@ class Settings:
         2, "Network namespaces kept ready for apps that have none.", check=at_least(0)
     )
     namespace_idle_max: int = setting(
-        16, "Network namespaces kept for the next call of their apps.", check=at_least(0)
+        16,
+        "Network namespaces in which no sandbox is that are kept for their apps.",
+        check=at_least(0),
     )
     namespace_idle_s: float = setting(
         120.0, "How long an unused network namespace is kept.", unit="s", check=at_least(1)

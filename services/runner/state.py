@@ -63,6 +63,12 @@ class Assigned(_Fact, frozen=True):
     parcel: messages.Parcel | None = None
 
 
+class AssignedTogether(_Fact, frozen=True):
+    """Several of them, read at one time: to be decided about for less."""
+
+    calls: tuple[Assigned, ...]
+
+
 class ParcelFetched(_Fact, frozen=True):
     """The parcel of a call is here; None: it is nowhere any more."""
 
@@ -161,6 +167,7 @@ CallEvent = ParcelFetched | RunEnded | RunRefused | AlarmRang
 SandboxEvent = SandboxReady | SandboxFailed | SandboxLost | SandboxGone
 Event = (
     Assigned
+    | AssignedTogether
     | CallerLeft
     | CallEvent
     | SandboxEvent
@@ -407,6 +414,9 @@ class State:
         commands += self._settled(now_ms)
         if type(event) is Assigned:
             commands += self._deadline_of(event.head, now_ms)
+        elif type(event) is AssignedTogether:
+            for call in event.calls:
+                commands += self._deadline_of(call.head, now_ms)
         if self.draining and not self.calls:
             commands.append(Leave())
         return commands
@@ -424,13 +434,13 @@ class State:
         """Return what the pool wants done by now."""
         commands: list[Command] = []
         for action in self.pool.settle(now_ms):
-            match action:
-                case pool.Give(call_id, sandbox_id):
-                    commands += self._given(self.calls[call_id], sandbox_id, now_ms)
-                case pool.Start(sandbox_id, kind):
-                    commands.append(StartSandbox(sandbox_id, kind, self._mode_for(kind)))
-                case pool.Remove(sandbox_id):
-                    commands.append(RemoveSandbox(sandbox_id))
+            if isinstance(action, pool.Give):
+                commands += self._given(self.calls[action.call_id], action.sandbox_id, now_ms)
+            elif isinstance(action, pool.Start):
+                mode = self._mode_for(action.kind)
+                commands.append(StartSandbox(action.sandbox_id, action.kind, mode))
+            else:
+                commands.append(RemoveSandbox(action.sandbox_id))
         return commands
 
     def _mode_for(self, kind: Kind) -> messages.Mode:
@@ -457,6 +467,9 @@ class State:
         if event.parcel is None:
             return [FetchParcel(head.call_id)]
         return self._wait(execution, event.parcel, now_ms)
+
+    def _assigned_together(self, event: AssignedTogether, now_ms: int) -> list[Command]:
+        return [command for call in event.calls for command in self._assigned(call, now_ms)]
 
     def _deadline_of(self, head: messages.CallHead, now_ms: int) -> list[Command]:
         """Set the alarm of a call that has come and does not run at once (then it has others)."""
@@ -757,6 +770,7 @@ class State:
 
     _doors: ClassVar[dict[type, Callable[["State", Any, int], list[Command]]]] = {
         Assigned: _assigned,
+        AssignedTogether: _assigned_together,
         ParcelFetched: _of_call,
         RunEnded: _of_call,
         RunRefused: _of_call,

@@ -1,9 +1,10 @@
 """Who is told what comes of a call? Its api replica of an answer's parts, the state of its end."""
 
 import asyncio
-import dataclasses
 from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from services.runner import runs
 from shared import messages, scripts
@@ -82,5 +83,5 @@ class Sink:
     def _tell(self, result: runs.Result, reusable: bool) -> None:  # noqa: FBT001 (as in the event)
         if self._broken:
             lost = runs.Interrupted("Redis was away while the answer was streamed")
-            result = dataclasses.replace(result, ending=lost, body=b"")
+            result = msgspec.structs.replace(result, ending=lost, body=b"")
         self._ended(self._head.call_id, result, reusable)

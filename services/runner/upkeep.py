@@ -109,7 +109,7 @@ class Upkeep:
         """Start anew with an engine that was away: what it kept running may be gone."""
         self._info = await self._world.engine.info()
         self._world.images.forget()
-        await self._world.holders.close()
+        await self._world.holders.clear()
         await self._world.holders.prepare()
         self._engine_changed(able=True, why="")
 

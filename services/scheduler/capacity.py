@@ -10,7 +10,7 @@ from services.scheduler.ledger import NOTHING, Group, Ledger, Reservation, Size
 from services.scheduler.levels import ANYWHERE
 from services.scheduler.placement import Placement
 from services.scheduler.sandboxes import Lines, Sandboxes
-from shared import messages
+from shared import imagenames, messages
 
 
 class Capacity:
@@ -80,7 +80,7 @@ class Capacity:
         group, where = call.group, self.sandboxes.at(call.head.sandbox_key)
         spot = self.placement.best(
             call.size,
-            call.head.image,
+            imagenames.on_disk(call.head.image),
             room=room,
             ready=where.ready,
             home=where.home,

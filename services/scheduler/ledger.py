@@ -173,6 +173,9 @@ class Ledger:
     def __contains__(self, call_id: str) -> bool:
         return call_id in self._reservations
 
+    def __len__(self) -> int:
+        return len(self._reservations)
+
     def get(self, call_id: str) -> Reservation | None:
         """Return what a call holds, if it holds anything."""
         return self._reservations.get(call_id)

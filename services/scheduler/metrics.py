@@ -1,6 +1,5 @@
 """What does the scheduler count? Its metrics, and how they are read off the state."""
 
-import functools
 import itertools
 from typing import get_args
 
@@ -33,12 +32,6 @@ CPUS = Gauge("millrace_engine_cpus", "Cpus of an engine.", ["engine", "kind"])
 _KINDS = ("offered", "reserved")
 #: The gauges of each engine: there may be a thousand, and looking labels up costs the most.
 _of_engine: dict[str, list[Gauge]] = {}
-
-
-@functools.cache
-def assigned(mode: str) -> Counter:
-    """Return the count of calls of a mode that were given to runners; looking it up takes time."""
-    return ASSIGNMENTS.labels(mode)
 
 
 def show(state: State) -> None:

@@ -5,7 +5,8 @@ took over), the reign ends and a new one begins by rebuilding the state.
 """
 
 import asyncio
-from collections import deque
+import contextlib
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from services.scheduler.reclaim import Reclaimer
 from services.scheduler.settings import Settings
 from services.scheduler.state import State
 from shared import clock, keys, messages, scripts, streams, tasks
+from shared.batches import Landed
 from shared.errors import Unavailable
 from shared.streams import Backoff, Entry, Outbox, Redis
 
@@ -63,6 +65,7 @@ class Reign:
         self._redis, self._outbox, self._lease, self._epoch = redis, outbox, lease, epoch
         self._state = State(settings)
         self._intake = Intake(outbox)
+        outbox.follow(lambda: len(self._state.ledger))
         self._reclaimer = Reclaimer(redis, outbox, self._intake, settings.max_attempts)
         self._events: deque[Event] = deque()
         self._deciding = False
@@ -71,7 +74,10 @@ class Reign:
         self._positions = {keys.CALLS_SYNC: "0", keys.CALLS_ASYNC: "0"}
         self._caught_up_s = 0.0
         self._shown_s = 0.0
-        self._in_flight: set[asyncio.Future[Any]] = set()
+        #: Calls given to runners since the metrics were shown, by mode.
+        self._assigned_of: Counter[str] = Counter()
+        #: Commands sent and not answered.
+        self._in_flight = 0
         self._landed = asyncio.Event()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,8 +113,10 @@ class Reign:
 
     async def settle(self) -> None:
         """Wait a little for commands on their way, so that a successor finds them done."""
-        if self._in_flight:
-            await asyncio.wait(self._in_flight, timeout=SETTLE_S)
+        with contextlib.suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                await self._all_landed()
+        self._show()
         if not self._failed.cancel() and not self._failed.cancelled():
             self._failed.exception()  # looked at, if nobody has: it may be one of several
 
@@ -131,10 +139,14 @@ class Reign:
             await asyncio.sleep(RENEW_S)
             await self._lease.renew()
 
+    def _under_way(self) -> int:
+        """Return how many entries are to come of calls under way; each call is read twice."""
+        return 2 * len(self._state.ledger)
+
     async def _read(self) -> None:
-        async with streams.Tail(self._redis) as tail:
+        async with streams.Tail(self._redis, self._under_way) as tail:
             while True:
-                while len(self._in_flight) > IN_FLIGHT_MAX:
+                while self._in_flight > IN_FLIGHT_MAX:
                     self._landed.clear()
                     await self._landed.wait()
                 wanted = dict(self._positions)
@@ -211,25 +223,35 @@ class Reign:
         metrics.DECISION_SECONDS.observe(ended_s - self._now.s)
         if ended_s - self._shown_s > SHOW_S:
             self._shown_s = ended_s
-            metrics.show(self._state)
+            self._show()
+
+    def _show(self) -> None:
+        metrics.show(self._state)
+        for mode, count in self._assigned_of.items():
+            metrics.ASSIGNMENTS.labels(mode).inc(count)
+        self._assigned_of.clear()
 
     # -- performing
 
-    def _send(self, command: scripts.Command, landed: Callable[[Any], None] | None = None) -> None:
-        """Send a command; `landed` is called once it is done with, and asks `_answer`."""
-        future = self._outbox.send(command)
-        self._in_flight.add(future)
-        future.add_done_callback(landed or self._answer)
+    def _send(self, command: scripts.Command, landed: Landed | None = None) -> None:
+        """Send a command; `landed` is told what became of it, and asks `_answer`."""
+        self._in_flight += 1
+        self._outbox.post(command, landed or self._answer)
 
-    def _answer(self, future: "asyncio.Future[Any]") -> Any:  # noqa: ANN401 (whatever Redis says)
+    def _answer(self, answer: Any) -> Any:  # noqa: ANN401 (whatever Redis says)
         """Return Redis' answer to a command. An unknown outcome ends the reign: None."""
-        self._in_flight.discard(future)
-        self._landed.set()
-        error = future.exception()
-        if error is None:
-            return future.result()
-        self._end_with(error)
-        return None
+        self._in_flight -= 1
+        if self._in_flight == IN_FLIGHT_MAX:
+            self._landed.set()
+        if isinstance(answer, Exception):
+            self._end_with(answer)
+            return None
+        return answer
+
+    async def _all_landed(self) -> None:
+        """Wait until all is answered that has been sent: answers come in the commands' order."""
+        if self._in_flight:
+            await self._outbox.send(("PING",))
 
     def _end_with(self, error: BaseException) -> None:
         if not self._failed.done():
@@ -244,15 +266,15 @@ class Reign:
             partial(self._assigned, command),
         )
 
-    def _assigned(self, command: events.AssignCall, future: "asyncio.Future[Any]") -> None:
-        answer = self._answer(future)
+    def _assigned(self, command: events.AssignCall, said: Any) -> None:  # noqa: ANN401
+        answer = self._answer(said)
         if answer == scripts.FENCED:
             self._end_with(LeaseLost("a later reign has begun"))
         elif answer in _NOT_ASSIGNED:
             metrics.ASSIGN_FAILURES.labels(answer.decode()).inc()
             self._take(events.AssignFailed(command.call, command.runner_id, answer))
         elif answer is not None:
-            metrics.assigned(command.call.head.mode).inc()
+            self._assigned_of[command.call.head.mode] += 1
 
     def _refuse(self, command: events.RefuseCall) -> None:
         failed = messages.Failed(command.code, command.message)
@@ -277,9 +299,7 @@ class Reign:
         self._send(ending.ended(stream, call.entry_id, call.head, failed, now_ms=now_ms))
 
     def _forward_cancel(self, command: events.ForwardCancel) -> None:
-        cancel = messages.encode(messages.Cancel(command.call_id))
-        stream = keys.runner(command.runner_id)
-        self._send(("XADD", stream, "NOMKSTREAM", "*", "k", "cancel", "m", cancel))
+        self._send(scripts.forward_cancel(command.runner_id, command.call_id))
 
     def _report(self, command: events.ReportWait) -> None:
         head = command.call.head
@@ -307,8 +327,7 @@ class Reign:
 
     async def _do_audit(self, command: events.AuditRunner) -> None:
         stream = keys.runner(command.runner_id)
-        if self._in_flight:  # what was given to the runner just now must be in its stream
-            await asyncio.wait(set(self._in_flight))
+        await self._all_landed()  # what was given to the runner just now must be in its stream
         there = {
             head.call_id
             async for entry in pages.entries(self._redis, stream)
@@ -373,8 +392,8 @@ class Service:
         try:
             await reign.run()
         finally:
-            metrics.show_nothing()
             await reign.settle()
+            metrics.show_nothing()
 
     async def _let_go(self) -> None:
         if not self._lease.held:

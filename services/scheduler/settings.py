@@ -11,7 +11,9 @@ class Settings:
     """The scheduler's settings, each read from the variable of its name in capitals."""
 
     mq_url: str = setting(
-        "redis://127.0.0.1:6379/0", "Redis, as redis://host:port/db.", check=urls.check_redis
+        "redis://127.0.0.1:6379/0",
+        "Redis, as redis://host:port/db or unix:///path/of/redis.sock.",
+        check=urls.check_redis,
     )
     port: int = setting(8081, "Port of /healthz, /readyz and /metrics.", check=at_least(0))
     log_level: str = log_level()

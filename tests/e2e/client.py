@@ -40,6 +40,11 @@ class Answer:
         return str(self.json()["error"]["code"])
 
     @property
+    def fault(self) -> str:
+        """Whose fault an error's body says it was."""
+        return str(self.json()["error"]["fault"])
+
+    @property
     def call_id(self) -> str:
         """The call's id, of whatever came of it."""
         return self.headers["X-Call-Id"]

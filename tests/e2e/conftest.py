@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,13 @@ from aiohttp import web
 from testcontainers.core.container import DockerContainer
 
 from tests.conftest import REDIS_IMAGE, MysqlServer, eventually
-from tests.e2e import images
+from tests.e2e import images, registries
 from tests.e2e.client import Client
-from tests.e2e.outside import served, wait_for_http
-from tests.e2e.platforms import ROOT, Platform, Service, database
+from tests.e2e.outside import served
+from tests.e2e.platforms import Platform, Service, database
 from tests.e2e.workshop import Workshop
 
 JWT_AUTH_KEY = "the management key of the tests, long enough"
-
-REGISTRY_IMAGE = "millrace/e2e-registry:local"
 
 #: Platforms of the running test, for its logs if it fails.
 _shown: list[Platform] = []
@@ -166,12 +163,8 @@ def hot_image() -> str:
 @pytest.fixture(scope="package")
 def workshop(_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     """Where examples are built, with a registry that asks nobody who he is."""
-    image = images.build_folder(REGISTRY_IMAGE, ROOT / "tests" / "e2e" / "registry")
-    registry = DockerContainer(image).with_exposed_ports(5000)
-    with registry.with_command("docker-registry serve /etc/registry/open.yml"):
-        address = f"127.0.0.1:{registry.get_exposed_port(5000)}"
-        wait_for_http(address, "/v2/", HTTPStatus.OK)
-        yield Workshop(tmp_path_factory.mktemp("workshop"), address)
+    with registries.running(tmp_path_factory.mktemp("hub")) as hub:
+        yield Workshop(tmp_path_factory.mktemp("workshop"), hub.address)
 
 
 @dataclass

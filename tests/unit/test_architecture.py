@@ -80,6 +80,18 @@ def test_imports_keep_their_arrows(source: str) -> None:
             assert source.startswith(place), f"{package} belongs to {place}"
 
 
+@pytest.mark.parametrize(
+    "source", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "fn").rglob("*.py"))
+)
+def test_the_client_knows_nothing_of_the_platform(source: str) -> None:
+    assert not {n.partition(".")[0] for n in imports(source)} & {"services", "shared"}
+
+
+@pytest.mark.parametrize("source", sources())
+def test_the_platform_knows_nothing_of_the_client(source: str) -> None:
+    assert "fn" not in {n.partition(".")[0] for n in imports(source)}
+
+
 @pytest.mark.parametrize("source", [s for s in sources() if "/handlers/" in s])
 def test_handlers_never_import_the_app(source: str) -> None:
     assert "services.api.app" not in set(imports(source))

@@ -6,3 +6,4 @@ RUN set -e; \
     DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends ca-certificates default-jdk-headless; \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 WORKDIR /src
+LABEL millrace.runtime=java:17-dev

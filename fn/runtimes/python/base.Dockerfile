@@ -2,3 +2,4 @@
 ARG PYTHON=millrace/python:local
 FROM ${PYTHON}
 WORKDIR /function
+LABEL millrace.runtime=python:3.11

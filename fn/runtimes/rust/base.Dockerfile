@@ -6,3 +6,4 @@ RUN set -e; \
     DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends ca-certificates; \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 WORKDIR /function
+LABEL millrace.runtime=rust:1.63

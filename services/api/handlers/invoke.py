@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -25,31 +26,44 @@ from services.api.waiters import AnswerStream
 from shared import clock, ids, messages
 from shared.errors import CODES, MillraceError
 
-GATEWAY = web.AppKey("gateway", Gateway)
-CATALOG = web.AppKey("invoke_catalog", Catalog)
-REQUEST_MAX_BYTES = web.AppKey("request_max_bytes", int)
+
+class Means(NamedTuple):
+    """What calls are answered with."""
+
+    catalog: Catalog
+    gateway: Gateway
+    request_max_bytes: int
+
+
+MEANS = web.AppKey("invoke_means", Means)
 
 #: `/r/{app}` before the route's path.
-_PREFIX_PARTS = 2
+PREFIX_PARTS = 2
+_NO_HEADERS = answers.RouteHeaders()
+
+
+class Target(NamedTuple):
+    """What a URL names: an app, and a route's path, cleaned."""
+
+    app: str
+    path: str
 
 
 class _Visit:
     """One request to a function: who asks for which route, and what was found for it."""
 
-    __slots__ = ("_app", "_catalog", "_path", "_request", "call_id", "mode", "route")
+    __slots__ = ("_request", "_target", "call_id", "means", "mode", "route")
 
-    def __init__(self, request: web.Request, call_id: str) -> None:
-        self._request = request
-        self._catalog = request.app[CATALOG]
-        self._app = request.match_info["app"]
-        self._path = paths.route_of(request.rel_url.raw_path, _PREFIX_PARTS)
+    def __init__(self, request: web.Request, target: Target, means: Means, call_id: str) -> None:
+        self._request, self._target = request, target
+        self.means = means
         self.call_id = call_id
-        self.route = answers.RouteHeaders()
+        self.route = _NO_HEADERS
         self.mode: messages.Mode = "sync"
 
     async def find(self) -> Found:
         """Return the route if the caller may call it; raises what a lookup or a token refuses."""
-        found = self._catalog.known(self._app, self._path)
+        found = self.means.catalog.known(*self._target)
         if found is None or found.route.jwt_key:
             found = await self._looked_up()
         self.route = found.plan.headers
@@ -58,7 +72,7 @@ class _Visit:
 
     async def _looked_up(self) -> Found:
         try:
-            return await self._allowed(await self._catalog.lookup(self._app, self._path))
+            return await self._allowed(await self.means.catalog.lookup(*self._target))
         except problems.RouteNotFound as error:
             raise problems.RouteNotFound(problems.ROUTE_NOT_FOUND_ON_APP) from error
 
@@ -70,7 +84,7 @@ class _Visit:
         try:
             self._verify(found)
         except tokens.TokenRefused:
-            found = await self._catalog.confirmed(found)
+            found = await self.means.catalog.confirmed(found)
             self._verify(found)
         return found
 
@@ -114,8 +128,15 @@ def _caller(request: web.Request, body: bytes) -> invocation.Caller:
 )
 async def invoke(request: web.Request) -> web.StreamResponse:
     """Run the function and answer with its output; of an async one, with the call's id."""
+    path = paths.route_of(request.rel_url.raw_path, PREFIX_PARTS)
+    target = Target(request.match_info["app"], path)
+    return await answered(request, target, request.app[MEANS])
+
+
+async def answered(request: web.Request, target: Target, means: Means) -> web.StreamResponse:
+    """Call a function and return the response, whatever comes of it."""
     call_id = request[parts.CALL_ID] = ids.new_call_id()
-    visit = _Visit(request, call_id)
+    visit = _Visit(request, target, means, call_id)
     try:
         return await _performed(request, visit)
     except tokens.TokenRefused as error:
@@ -123,37 +144,38 @@ async def invoke(request: web.Request) -> web.StreamResponse:
     except problems.NotFound:
         raise
     except MillraceError as error:
-        metrics.calls(visit.mode, CODES[error.code].word).inc()
-        return sending.whole(answers.failed(call_id, error.code, error.message, visit.route))
+        metrics.CALLS.add(visit.mode, CODES[error.code].word)
+        failed = answers.failed(call_id, error.code, error.message, visit.route)
+        return sending.whole(request, failed)
     except asyncio.CancelledError:
-        metrics.calls(visit.mode, "cancelled").inc()
+        metrics.CALLS.add(visit.mode, "cancelled")
         raise
 
 
 async def _performed(request: web.Request, visit: _Visit) -> web.StreamResponse:
+    means = visit.means
     found = await visit.find()
-    caller = _caller(request, await read_body(request, request.app[REQUEST_MAX_BYTES]))
+    caller = _caller(request, await read_body(request, means.request_max_bytes))
     begun_s = clock.monotonic_s()
-    performed = await request.app[GATEWAY].call(visit.call_id, found, caller, visit.find)
+    performed = await means.gateway.call(visit.call_id, found, caller, visit.find)
     match performed.answer:
-        case None:
-            metrics.calls("async", "ok").inc()
-            return sending.whole(answers.accepted(visit.call_id, visit.route))
         case messages.Reply() as reply:
-            return _whole(reply, visit, clock.monotonic_s() - begun_s)
+            whole = _whole(reply, visit, clock.monotonic_s() - begun_s)
+            return sending.whole(request, whole)
+        case None:
+            metrics.CALLS.add("async", "ok")
+            return sending.whole(request, answers.accepted(visit.call_id, visit.route))
         case stream:
             return await _in_parts(request, stream, performed.answer_by_ms, visit, begun_s)
 
 
-def _whole(reply: messages.Reply, visit: _Visit, total_s: float) -> web.Response:
+def _whole(reply: messages.Reply, visit: _Visit, total_s: float) -> answers.Answer:
     metrics.CALL_SECONDS.observe(total_s)
     outcome = _carried(reply.outcome)
     if isinstance(outcome, messages.Failed):
         return _failed(outcome, visit, answers.server_timing(reply, total_s * 1000))
-    _count("ok")
-    return sending.whole(
-        answers.succeeded(visit.call_id, reply, outcome, visit.route, total_s * 1000)
-    )
+    metrics.CALLS.add("sync", "ok")
+    return answers.succeeded(visit.call_id, reply, outcome, visit.route, total_s * 1000)
 
 
 def _carried(outcome: messages.Outcome) -> messages.Outcome:
@@ -164,22 +186,24 @@ def _carried(outcome: messages.Outcome) -> messages.Outcome:
     return outcome
 
 
-def _failed(failure: messages.Failed, visit: _Visit, timing: str = "") -> web.Response:
+def _failed(failure: messages.Failed, visit: _Visit, timing: str = "") -> answers.Answer:
     code = failure.code if failure.code in CODES else "internal"
     _count(code)
-    return sending.whole(
-        answers.failed(visit.call_id, code, failure.message, visit.route, timing=timing)
-    )
+    return answers.failed(visit.call_id, code, failure.message, visit.route, timing=timing)
 
 
 async def _in_parts(
-    request: web.Request, stream: AnswerStream, answer_by_ms: int, visit: _Visit, begun_s: float
+    request: web.Request,
+    stream: AnswerStream,
+    answer_by_ms: int,
+    visit: _Visit,
+    begun_s: float,
 ) -> web.StreamResponse:
-    gateway = request.app[GATEWAY]
+    gateway = visit.means.gateway
     head = stream.head
     try:
         if why := answers.unfit(head.status, head.headers):
-            return _failed(messages.Failed("bad_answer", why), visit)
+            return sending.whole(request, _failed(messages.Failed("bad_answer", why), visit))
         total_ms = (clock.monotonic_s() - begun_s) * 1000
         sent = await sending.in_parts(
             request,
@@ -198,10 +222,12 @@ async def _in_parts(
 def _count(code: str) -> None:
     """Count a sync call that has ended so: "ok", or a name of the error table."""
     word = code if code == "ok" else CODES[code if code in CODES else "internal"].word
-    metrics.calls("sync", word).inc()
+    metrics.CALLS.add("sync", word)
 
 
+#: Where calls are answered, as metrics and documents name it.
+PLACE, ROOT_PLACE = "/r/{app}/{path}", "/r/{app}"
 ROUTES = (
     web.route("*", "/r/{app}/{path:.*}", invoke),
-    web.route("*", "/r/{app}", invoke),
+    web.route("*", ROOT_PLACE, invoke),
 )

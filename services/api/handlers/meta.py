@@ -4,10 +4,9 @@ from typing import Any
 
 from aiohttp import web
 
-from services.api import openapi, schemas
+from services.api import openapi, parts, schemas
 from services.api.middleware import said
-
-VERSION = "0.1.0"
+from shared.version import VERSION
 
 #: The document, made once the application has all its routes.
 DOCUMENT = web.AppKey("openapi", dict[str, Any])
@@ -19,10 +18,14 @@ async def welcome(_: web.Request) -> web.Response:
     return said({"goto": "https://github.com/iron-io/functions", "hello": "world!"})
 
 
-@openapi.operation("Tell the version.", tag="operating", answers={200: schemas.VersionAnswer})
-async def version(_: web.Request) -> web.Response:
-    """Answer this server's version."""
-    return said({"version": VERSION})
+@openapi.operation(
+    "Tell the version, and where images are pushed to.",
+    tag="operating",
+    answers={200: schemas.VersionAnswer},
+)
+async def version(request: web.Request) -> web.Response:
+    """Answer this server's version and the address of the hub."""
+    return said({"version": VERSION, "hub": request.app[parts.SETTINGS].hub})
 
 
 @openapi.operation(

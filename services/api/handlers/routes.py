@@ -42,6 +42,9 @@ async def _sent(request: web.Request) -> reading.Sent:
     app = sent.fields.get("app_name", "")
     if app not in {"", request.match_info["app"]}:
         sent.warnings.append("route.app_name ignored: the app is the one in the URL")
+    for name in merging.READ_ONLY:
+        if sent.fields.get(name):
+            sent.warnings.append(f"route.{name} ignored: it is read-only")
     return sent
 
 

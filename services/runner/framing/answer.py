@@ -4,15 +4,19 @@ A parser is fed what the function writes, in whatever pieces it arrives, and say
 decides nothing about the process that wrote it, and it has no idea of time.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 #: How much of what a function wrote is shown to its author.
 _EXCERPT_BYTES = 80
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class _Said(msgspec.Struct, frozen=True, gc=False):
+    pass
+
+
+class Head(_Said, frozen=True):
     """The answer begins."""
 
     status: int
@@ -22,15 +26,13 @@ class Head:
     streamed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(_Said, frozen=True):
     """The next bytes of the body; never none."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionFailed:
+class FunctionFailed(_Said, frozen=True):
     """In place of `Head` and `Data`: the function says itself that it failed; an `End` follows."""
 
     #: For the function's author: it may hold what is not meant for callers.
@@ -39,8 +41,7 @@ class FunctionFailed:
     timed_out: bool
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(_Said, frozen=True):
     """The answer is whole."""
 
     #: Whether the process may get another call.

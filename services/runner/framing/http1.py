@@ -31,6 +31,9 @@ _NAMES = 512
 _PLAIN_CONNECTION = frozenset({b"", b"close", b"keep-alive"})
 _DROPPED = frozenset(name.encode() for name in fields.REWRITTEN | {"task-id"})
 _SWITCHING_PROTOCOLS = 101
+#: Heads of answers that are remembered, and how long they may be: in all, at most 256 KiB.
+_HEADS, _HEAD_BYTES = 256, 1_024
+_HEAD_END = b"\r\n\r\n"
 #: Made once, by `reusable`.
 _ENDS = (answer.End(reusable=False), answer.End(reusable=True))
 
@@ -60,17 +63,55 @@ def _line_start(variable: str) -> str:
     return f"\r\n{name}: " if name and name.lower() not in _FRAME else ""
 
 
+class _Heads:
+    """What was found in the answers of which a head told all but the body, by head.
+
+    A function writes much the same head again and again, and reading it takes longer than all else
+    that is done with a short answer. Sound, because in an answer that is whole, and has nothing but
+    its body after its head, all else is told by the head and the length of that body.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[int, answer.Head, answer.End]] = {}
+
+    def events(self, data: bytes) -> list[Event] | None:
+        """Return what is in a whole answer whose head is known; None for any other."""
+        size = data.find(_HEAD_END, 0, _HEAD_BYTES) + len(_HEAD_END)
+        known = self._known.get(data[:size])
+        if known is None or len(data) - size != known[0]:
+            return None
+        _, head, end = known
+        return [head, answer.Data(data[size:]), end] if known[0] else [head, end]
+
+    def remember(self, data: bytes, events: list[Event]) -> None:
+        """Remember the head of an answer, all of which was in `data`, unless it is of one call."""
+        size = data.find(_HEAD_END, 0, _HEAD_BYTES) + len(_HEAD_END)
+        body = b"".join([event.data for event in events if isinstance(event, answer.Data)])
+        head, end = events[0], events[-1]
+        if not isinstance(head, answer.Head) or not isinstance(end, answer.End):
+            return
+        if body == data[size:] and b"task-id" not in data[:size].lower():
+            if len(self._known) == _HEADS:
+                self._known.clear()
+            self._known[data[:size]] = (len(body), head, end)
+
+
+_heads = _Heads()
+
+
 class Parser:
     """Reads one HTTP response. See `answer.Parser`.
 
     Its length is told by `Content-Length`, by chunks, by its status, or by the end of the output.
     """
 
-    __slots__ = ("_head_left", "_head_told", "_idle_bytes", "_message")
+    __slots__ = ("_call_id", "_complete", "_head_left", "_head_told", "_idle_bytes", "_message")
 
     def __init__(self, call_id: str) -> None:
         """`call_id` is what a `Task-Id` in the answer has to say."""
-        self._message = _Message(call_id)
+        self._call_id = call_id
+        self._message: _Message | None = None
+        self._complete = False
         self._head_left = fields.HEAD_MAX_BYTES
         self._head_told = False
         #: Bytes since the last of the body: chunk sizes, their extensions and trailers.
@@ -78,36 +119,49 @@ class Parser:
 
     def feed(self, data: bytes) -> list[Event]:
         """Return what is known now. Raises `BadAnswer`."""
-        if self._message.complete:
+        if self._complete:
             answer.require_blank(data)
             return []
-        if self._message.head is None:
-            data = self._feed_head(data)
-        if data:
-            self._message.feed(data)
-        return self._events(len(data))
+        if self._message is not None:
+            return self._feed(self._message, data)
+        if (events := _heads.events(data)) is not None:
+            self._complete = True
+            return events
+        self._message = _Message(self._call_id)
+        events = self._feed(self._message, data)
+        if self._complete:
+            _heads.remember(data, events)
+        return events
 
     def eof(self) -> list[Event]:
         """Return the `End` of an answer that ends with the output. Raises `BadAnswer`."""
         message = self._message
-        if message.complete:
+        if self._complete:
             return []
+        if message is None:
+            raise answer.unfinished(begun=False)
         if message.head is None or message.framed:
             raise answer.unfinished(begun=self._head_left < fields.HEAD_MAX_BYTES)
-        message.complete = True
+        self._complete = True
         return [_ENDS[False]]
 
-    def _feed_head(self, data: bytes) -> bytes:
+    def _feed(self, message: "_Message", data: bytes) -> list[Event]:
+        if message.head is None:
+            data = self._feed_head(message, data)
+        if data:
+            message.feed(data)
+        return self._events(message, len(data))
+
+    def _feed_head(self, message: "_Message", data: bytes) -> bytes:
         """Feed what may still be header; return what comes after those bytes."""
         part, rest = data[: self._head_left], data[self._head_left :]
-        self._message.feed(part)
+        message.feed(part)
         self._head_left -= len(part)
-        if self._message.head is None and not self._head_left:
+        if message.head is None and not self._head_left:
             raise BadAnswer(f"The answer's header is longer than {fields.HEAD_MAX_BYTES} bytes")
         return rest
 
-    def _events(self, fed_bytes: int) -> list[Event]:
-        message = self._message
+    def _events(self, message: "_Message", fed_bytes: int) -> list[Event]:
         events: list[Event] = []
         if message.head is not None and not self._head_told:
             self._head_told = True
@@ -118,6 +172,7 @@ class Parser:
         elif message.head is not None:
             self._count_idle(fed_bytes)
         if message.complete:
+            self._complete = True
             message.release()
             events.append(_ENDS[message.reusable])
         return events

@@ -53,7 +53,8 @@ static void send_all(const void *data, size_t size, int fd)
         message.msg_control = control.space;
         message.msg_controllen = sizeof control.space;
         struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-        *head = (struct cmsghdr){CMSG_LEN(sizeof fd), SOL_SOCKET, SCM_RIGHTS};
+        *head = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET,
+                                 .cmsg_type = SCM_RIGHTS};
         memcpy(CMSG_DATA(head), &fd, sizeof fd);
     }
     if (sendmsg(runner, &message, MSG_NOSIGNAL) != (ssize_t)size)
@@ -111,7 +112,7 @@ static void look_around(struct inherited *seen)
         getrlimit(i, &seen->limits[i]);
     sched_getaffinity(0, sizeof seen->cpus, &seen->cpus);
     seen->nice = getpriority(PRIO_PROCESS, 0);
-    seen->policy = sched_getscheduler(0);
+    seen->policy = (int)syscall(SYS_sched_getscheduler, 0); /* musl's own function only fails. */
     seen->io = (int)syscall(SYS_ioprio_get, 1, 0);
 }
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 import aiohttp
 from aiohttp import web
 
+from services.api import entrance
 from services.api.app import build_app
 from services.api.settings import Settings
 from shared import clock, keys, messages, scripts, streams, tasks
@@ -183,7 +184,7 @@ async def serving(redis_url: str, database: str, **settings: Any) -> AsyncIterat
         max_field_size=262144,
         shutdown_timeout=1,
     )
-    await runner.setup()
+    await entrance.set_up(runner)
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

@@ -7,6 +7,7 @@ from typing import Any
 
 from yarl import URL
 
+from services.api.handlers import meta
 from tests.integration.api.conftest import Client, Replica
 
 HELLO = {"route": {"path": "/hello", "image": "millrace/hello"}}
@@ -73,6 +74,7 @@ async def test_a_route_lives_and_dies(client: Client) -> None:
             "jwt_key": "",
             "isolation": "sandbox",
             "min_sandboxes": 0,
+            "previous_images": [],
         },
     }
     patch = {"route": {"timeout": 60, "memory": 0, "headers": {"x-a": ["1"]}, "jwt_key": "k"}}
@@ -131,6 +133,40 @@ async def test_how_calls_share_sandboxes_is_kept_and_can_be_taken_back(client: C
         "timeout": 5,
         "min_sandboxes": 0,
     }
+
+
+async def test_a_route_knows_what_its_image_was_before(client: Client) -> None:
+    url = "/v1/apps/myapp/routes/hello"
+    pinned = f"127.0.0.1:5000/me/hello:0.0.2@sha256:{'0' * 64}"
+    await ask(client, "POST", "/v1/apps/myapp/routes", HELLO)
+    for image, previous in (
+        (pinned, ["millrace/hello"]),
+        ("", ["millrace/hello"]),
+        (pinned, ["millrace/hello"]),
+        ("millrace/hello", [pinned, "millrace/hello"]),
+    ):
+        status, answer = await ask(client, "PATCH", url, {"route": {"image": image, "timeout": 9}})
+        assert (status, answer["route"]["previous_images"]) == (200, previous)
+    assert (await ask(client, "GET", url))[1]["route"] == answer["route"]
+
+
+async def test_previous_images_cannot_be_set(client: Client) -> None:
+    warnings = ["route.previous_images ignored: it is read-only"]
+    body = {"route": {**HELLO["route"], "previous_images": ["evil"]}}
+    _, made = await ask(client, "POST", "/v1/apps/myapp/routes", body)
+    assert (made["warnings"], made["route"]["previous_images"]) == (warnings, [])
+    patch = {"route": {"image": "new", "previous_images": ["evil"]}}
+    _, changed = await ask(client, "PATCH", "/v1/apps/myapp/routes/hello", patch)
+    assert changed["warnings"] == warnings
+    assert changed["route"]["previous_images"] == ["millrace/hello"]
+
+
+async def test_the_version_tells_where_the_hub_is(replica: Replica) -> None:
+    client = await replica(hub="127.0.0.1:5000")
+    assert await ask(client, "GET", "/v1/version") == (
+        200,
+        {"version": meta.VERSION, "hub": "127.0.0.1:5000"},
+    )
 
 
 async def test_the_guides_commands_work_verbatim(client: Client) -> None:
@@ -349,7 +385,7 @@ async def test_the_front_page_version_and_health(client: Client) -> None:
         {"goto": "https://github.com/iron-io/functions", "hello": "world!"},
     )
     for path in ("/version", "/v1/version"):
-        assert (await ask(client, "GET", path))[0] == 200
+        assert await ask(client, "GET", path) == (200, {"version": meta.VERSION, "hub": ""})
     assert await ask(client, "GET", "/healthz") == (200, {"status": "ok"})
     async with client.get("/metrics") as response:
         text = await response.text()

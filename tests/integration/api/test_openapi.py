@@ -30,6 +30,8 @@ VISITS: list[tuple[str, str, object, int]] = [
     ("GET", "/", None, 200),
     ("GET", "/version", None, 200),
     ("GET", "/v1/version", None, 200),
+    ("GET", "/fn/download", None, 404),
+    ("GET", "/fn/sha256", None, 404),
     ("GET", "/healthz", None, 200),
     ("GET", "/readyz", None, 200),
     ("GET", "/stats", None, 200),

@@ -66,6 +66,58 @@ async def test_what_a_call_listens_at_is_gone_by_the_next(bench: Bench) -> None:
             assert await box.answer() == b""
 
 
+LISTENS = "nc -l -p 7000 -e echo reached; echo over"
+#: Ask until there is an answer, or so many times.
+ASKS = "until test $((n += 1)) -gt $TRIES || nc -w 1 127.0.0.1 7000 </dev/null; do sleep 0.01; done"
+
+
+async def test_the_sandboxes_of_an_app_meet_on_its_network(bench: Bench) -> None:
+    """As docs/isolation.md says: they share a loopback, and its ports."""
+    listening = await bench.open(await shell(bench.docker, LISTENS), path="/one")
+    caller = listening.begin()
+    result = await bench.run(ASKS, env={"TRIES": "1000"}, path="/other")
+    assert result.body == b"reached\n"
+    assert (await caller.result()).body == b"over\n"
+
+
+async def test_a_port_that_a_sandbox_of_the_app_has_is_refused(bench: Bench) -> None:
+    """Visibly: the function is told, and its caller gets what it makes of that."""
+    image = await shell(bench.docker, LISTENS)
+    first, second = await bench.open(image), await bench.open(image)
+    callers = [first.begin(), second.begin()]
+    await asyncio.wait(
+        [asyncio.create_task(c.result()) for c in callers], return_when="FIRST_COMPLETED"
+    )
+    (loser,) = [caller for caller in callers if caller.over]
+    result = await loser.result()
+    assert b"Address already in use" in result.log
+
+
+@pytest.mark.parametrize("isolation", ["network", "call"])
+async def test_a_route_can_have_a_network_for_each_of_its_sandboxes(
+    bench: Bench, isolation: str
+) -> None:
+    """Each of them has the port, and none reaches the other's."""
+    script = f"nc -l -p 7000 -e echo $NAME & {ASKS}; wait"
+    image = await shell(bench.docker, script)
+    boxes = [await bench.open(image, isolation=isolation) for _ in range(2)]
+    callers = [
+        box.begin(env={"NAME": name, "TRIES": "1000"})
+        for box, name in zip(boxes, "ab", strict=True)
+    ]
+    assert [(await caller.result()).body for caller in callers] == [b"a\n", b"b\n"]
+    assert len(bench.holders.known()) == 2
+
+    listening = (await bench.open(image, isolation=isolation, path="/alone")).begin(
+        env={"TRIES": "0"}
+    )
+    asker = await shell(bench.docker, ASKS)
+    for asked_from in ("sandbox", isolation):
+        asked = await bench.run_image(asker, env={"TRIES": "3"}, isolation=asked_from)
+        assert asked.body == b""
+    assert not listening.over
+
+
 async def addresses(bench: Bench) -> list[str]:
     """Return the addresses of the namespaces now in use."""
     found = []

@@ -8,7 +8,9 @@ import secrets
 import pytest
 
 from services.runner import engine, outcome, runs, sandbox
+from services.runner.pulls import Trouble
 from shared import clock, messages
+from shared.errors import CODES
 from tests.conftest import eventually
 from tests.integration.runner.bench import Bench
 from tests.integration.runner.functions import BUSYBOX, build, shell
@@ -288,7 +290,7 @@ async def test_an_image_that_is_nowhere(bench: Bench) -> None:
     result = await bench.run_image("registry.invalid/nobody/nothing:1")
     reached = judged(result)
     assert isinstance(reached, messages.Failed)
-    assert reached.code == "image_pull"
+    assert CODES[reached.code].word == "image_pull"
     assert reached.message.startswith("Failed to pull image 'registry.invalid/nobody/nothing:1': ")
 
 
@@ -300,7 +302,7 @@ async def test_an_image_that_many_wait_for_is_pulled_once(
     async def pull(name: str, _: object) -> None:
         pulls.append(name)
         await asyncio.sleep(0.1)
-        raise engine.PullRefused("not there")
+        raise engine.PullTroubled("not there", Trouble.ABSENT)
 
     monkeypatch.setattr(bench.engine, "pull", pull)
     name = "registry.invalid/nobody/nothing:1"

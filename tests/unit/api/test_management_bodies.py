@@ -107,7 +107,7 @@ def test_a_wrong_value_that_is_large_or_deep_is_not_repeated() -> None:
         ({"headers": {"A": ["x\r\nB: y"]}}, "Invalid route Headers: A has a line break"),
         ({"headers": {"a b": ["x"]}}, "Invalid route Headers: 'a b' is no header name"),
         ({"headers": {"Content-Length": ["1"]}}, "is decided by the platform"),
-        ({"image": "i" * 257}, "Invalid route Image: at most 256 characters"),
+        ({"image": "i" * 513}, "Invalid route Image: at most 512 characters"),
     ],
 )
 def test_routes_that_break_rules(fields: dict[str, Any], failure: str) -> None:
@@ -147,6 +147,35 @@ def test_only_of_min_sandboxes_is_zero_a_change() -> None:
     assert merging.new_route("a", {"path": "/b", "image": "i", "min_sandboxes": 0}) == Route(
         "a", "/b", "i"
     )
+
+
+def test_an_image_that_is_replaced_is_the_newest_of_the_previous_ones() -> None:
+    route = Route("a", "/b", "v0")
+    for number in range(1, 13):
+        route = merging.patched_route(route, {"image": f"v{number}", "timeout": number})
+    assert route.previous_images == tuple(f"v{number}" for number in range(11, 1, -1))
+    back = merging.patched_route(route, {"image": route.previous_images[0]})
+    assert (back.image, back.previous_images[:2]) == ("v11", ("v12", "v11"))
+
+
+@pytest.mark.parametrize("fields", [{"image": "v1"}, {"image": ""}, {"timeout": 5}, {}])
+def test_a_patch_that_leaves_the_image_leaves_the_previous_ones(fields: dict[str, Any]) -> None:
+    route = Route("a", "/b", "v1", previous_images=("v0",))
+    assert merging.patched_route(route, fields).previous_images == ("v0",)
+
+
+@pytest.mark.parametrize("sent", [["evil"], "evil", {"0": 1}])
+def test_nobody_sets_previous_images(sent: object) -> None:
+    fields = {"path": "/b", "image": "v1", "previous_images": sent}
+    raw = json.dumps({"route": fields}).encode()
+    taken = reading.sent(raw, "route", schemas.RouteFields(), "Missing").fields
+    assert merging.new_route("a", taken) == Route("a", "/b", "v1")
+    assert merging.patched_route(Route("a", "/b", "v1"), taken) == Route("a", "/b", "v1")
+
+
+def test_the_longest_pinned_name_is_allowed() -> None:
+    name = "127.0.0.1:5000/" + "n" * 240 + ":" + "t" * 128 + "@sha256:" + "0" * 64
+    validation.check_new_route("myapp", {"path": "/a", "image": name})
 
 
 @given(st.text())

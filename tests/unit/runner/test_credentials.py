@@ -6,6 +6,8 @@ import pytest
 from services.runner import credentials
 from services.runner.credentials import Credential
 
+DIGEST = "sha256:" + "0a" * 32
+
 
 def test_docker_auth_is_a_list() -> None:
     text = '[{"name": "hub.faas.org", "username": "u", "password": "p"}]'
@@ -55,6 +57,10 @@ def test_docker_config() -> None:
         ("registry/user/x", "registry"),
         ("host:5000/x:1", "host:5000"),
         ("localhost/x", "localhost"),
+        (f"127.0.0.1:5000/me/greet:0.0.2@{DIGEST}", "127.0.0.1:5000"),
+        (f"hub.faas.org/greet@{DIGEST}", "hub.faas.org"),
+        (f"me/greet:0.0.2@{DIGEST}", credentials.HUB),
+        (f"greet@{DIGEST}", credentials.HUB),
     ],
 )
 def test_registry_of(image: str, registry: str) -> None:
@@ -71,6 +77,9 @@ def test_registry_of(image: str, registry: str) -> None:
         ("docker.io", "docker.io/user/x", True),
         ("hub.faas.org", "user/x", False),
         ("other.org", "hub.faas.org/x", False),
+        ("127.0.0.1:5000", f"127.0.0.1:5000/me/greet:0.0.2@{DIGEST}", True),
+        ("http://127.0.0.1:5000", f"127.0.0.1:5000/greet@{DIGEST}", True),
+        ("127.0.0.1:5000", f"127.0.0.1:5001/me/greet:0.0.2@{DIGEST}", False),
     ],
 )
 def test_match(name: str, image: str, *, matches: bool) -> None:

@@ -51,6 +51,7 @@ def test_exit_codes(result: runs.Result, code: str, message: str, exit_code: int
         (runs.TooLarge("128 KiB"), "too_large", "cannot be given this environment: 128 KiB"),
         (runs.Interrupted("away"), "unavailable", "away"),
         (runs.PullFailed("x", "no"), "image_pull", "Failed to pull image 'x': no"),
+        (runs.PullFailed("x", "no", "image_pull_away"), "image_pull_away", "image 'x': no"),
         (runs.ImageUnusable("w"), "image_invalid", "from task configuration 'img:1': w"),
         (runs.EngineFailed("gone"), "unavailable", "gone"),
         (runs.Broken("b"), "internal", "b"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from services.runner import pool as pools
-from services.runner.pool import AHEAD_MAX, Action, Give, Kind, Pool, Remove, Start
+from services.runner.pool import AHEAD_MAX, QUIET_MS, Action, Give, Kind, Pool, Remove, Start
 from tests.unit.runner.builders import NOW_MS, kind
 
 K = kind()
@@ -154,6 +154,14 @@ def test_how_long_calls_run_is_at_least_what_the_longest_has_run(yard: Yard) -> 
     yard.ready("1")
     assert yard.waits(*names(20)) == []
     assert started(yard.after(50)) == [K] * 9
+
+
+def test_one_that_runs_longer_than_the_others_did_is_one_value_among_others(yard: Yard) -> None:
+    yard.warm(run_ms=1)
+    assert given(yard.waits("busy"))
+    assert yard.waits(*names(20)) == []
+    # As if calls took 8 ms: (4 * 1 + 36) / 5. The last of 20 would wait 160 ms, not 720.
+    assert started(yard.after(36)) == [K]
 
 
 def test_for_short_calls_one_is_started_after_the_other(yard: Yard) -> None:
@@ -370,15 +378,35 @@ def test_each_call_has_one_of_its_own_started(yard: Yard) -> None:
 
 def test_as_many_are_started_ahead_as_were_used_lately(yard: Yard) -> None:
     yard.waits(*names(3), for_a=ONCE)
-    assert started(yard.ready("1", "2", "3")) == [ONCE] * 4
+    yard.ready("1", "2", "3")
+    assert started(yard.after(QUIET_MS)) == [ONCE] * 4
     yard.ready("4", "5", "6", "7")
+    assert yard.waits("c4", for_a=ONCE) == [Give("c4", "7")]
     # Each that is taken is replaced, and one more is there in case the demand grows.
-    assert yard.waits("c4", for_a=ONCE) == [Give("c4", "7"), Start("8", ONCE), Start("9", ONCE)]
+    assert yard.after(QUIET_MS) == [Start("8", ONCE), Start("9", ONCE)]
+
+
+def test_a_start_ahead_does_not_take_the_cpus_from_the_call_that_asks_for_it(yard: Yard) -> None:
+    yard.waits("c1", for_a=ONCE)
+    assert yard.ready("1") == [Give("c1", "1")]
+    assert yard.pool.hurried, "the next tick is to come soon"
+    assert yard.after(QUIET_MS - 1) == []
+    assert yard.freed("1") == [Remove("1")]
+    assert yard.pool.hurried
+    assert started(yard.after(1)) == [ONCE] * 2
+    assert not yard.pool.hurried
+
+
+def test_while_calls_wait_those_started_ahead_are_not_put_off(yard: Yard) -> None:
+    yard.waits("c1", for_a=ONCE)
+    assert yard.ready("1") == [Give("c1", "1")]
+    assert len(started(yard.waits("c2", for_a=ONCE))) > 1
 
 
 def test_so_many_are_started_ahead_at_most(yard: Yard) -> None:
     yard.waits(*names(30), for_a=ONCE)
-    assert len(started(yard.ready(*[f"{n + 1}" for n in range(30)]))) == AHEAD_MAX
+    yard.ready(*[f"{n + 1}" for n in range(30)])
+    assert len(started(yard.after(QUIET_MS))) == AHEAD_MAX
 
 
 def test_without_calls_those_started_ahead_go(yard: Yard) -> None:
@@ -386,6 +414,7 @@ def test_without_calls_those_started_ahead_go(yard: Yard) -> None:
     yard.ready("1")
     yard.freed("1")
     yard.gone("1")
+    yard.after(QUIET_MS)
     yard.ready("2", "3")
     assert sorted(removed(yard.after(ONCE.idle_timeout_ms))) == ["2", "3"]
     yard.gone("2", "3")
@@ -399,9 +428,9 @@ def test_as_many_unused_ones_are_kept_ready_as_are_wanted(yard: Yard) -> None:
     yard.ready("1", "2")
     actions = yard.waits("c1", for_a=kept)
     assert given(actions) == [Give("c1", "2")]
-    assert started(actions)
     yard.freed("2")
     yard.gone("2")
+    actions = yard.after(QUIET_MS)
     yard.ready(*[action.sandbox_id for action in actions if isinstance(action, Start)])
     yard.after(kept.idle_timeout_ms)
     (count,) = yard.pool.counts()

@@ -17,11 +17,12 @@ from services.runner import (
     pause,
     processes,
     protocol,
+    pulls,
     settings,
     state,
 )
 from services.runner.namespaces import Namespace
-from shared import ids, messages
+from shared import ids, imagenames, messages
 from shared.errors import BadSettings, Undecodable
 from shared.settings import read
 from tests.unit.runner.builders import HEAD, NOW_MS, kind
@@ -32,7 +33,7 @@ LIMITS = containers.Limits(pids=256, files=1024, file_max_mb=64, disk_mb=0)
 
 @pytest.mark.parametrize(
     "module",
-    [environment, credentials, heartbeat, janitor, processes, protocol],
+    [environment, credentials, heartbeat, janitor, processes, protocol, pulls, imagenames],
     ids=lambda m: m.__name__,
 )
 def test_examples_in_docstrings(module: object) -> None:

@@ -13,6 +13,7 @@ from services.runner.state import (
     Alarm,
     AlarmRang,
     Assigned,
+    AssignedTogether,
     Beat,
     CallerLeft,
     Command,
@@ -164,6 +165,24 @@ def test_a_ready_sandbox_runs_the_call_that_waits(h: Harness) -> None:
         SetAlarm("c1", Alarm.ANNOUNCE, 200),
         RunCall("1", HEAD, PARCEL),
     ]
+
+
+def test_of_calls_that_come_together_it_is_decided_as_of_one_after_the_other(h: Harness) -> None:
+    h.running()
+    h.given(ended())
+    first, second = head(call_id="c2"), head(call_id="c3")
+    assert h.given(AssignedTogether((assigned(first, E2), assigned(second, E3)))) == [
+        SetAlarm("c2", Alarm.ANNOUNCE, 200),
+        RunCall("1", first, PARCEL),
+        SetAlarm("c3", Alarm.DEADLINE, 60_000),
+    ]
+
+
+def test_calls_that_come_together_to_a_runner_that_leaves_all_go_back(h: Harness) -> None:
+    h.given(DrainAsked())
+    back = h.given(AssignedTogether((assigned(), assigned(head(call_id="c2"), E2))))
+    assert [c.entry_id for c in back if isinstance(c, HandBack)] == [E1, E2]
+    assert back[-1] == Leave()
 
 
 def test_an_idle_sandbox_runs_the_next_call_at_once(h: Harness) -> None:

@@ -198,7 +198,7 @@ class Shell:
         self.apply(state.SandboxFailed(sandbox_id, why))
 
     def finished(self, sandbox_id: str, ending: runs.Ending, *, reusable: bool) -> None:
-        result = replace(exited(), ending=ending, run_ms=5.0)
+        result = msgspec.structs.replace(exited(), ending=ending, run_ms=5.0)
         room = self.rooms[sandbox_id]
         call_id, room.call_id = room.call_id, ""
         self.apply(state.RunEnded(call_id, result, reusable))

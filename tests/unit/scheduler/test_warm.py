@@ -36,6 +36,14 @@ def test_a_free_sandbox_goes_before_images_and_free_memory(given: Driver) -> Non
     assert assigned(given(arrive(keyed("b", "other")))) == [("b", "r1")]
 
 
+def test_an_image_pinned_to_a_digest_is_where_that_digest_is(given: Driver) -> None:
+    pinned = "127.0.0.1:5000/me/x:2@sha256:0a"
+    given(
+        heartbeat("r1", memory_mb=8000), heartbeat("r2", images=("127.0.0.1:5000/me/x@sha256:0a",))
+    )
+    assert assigned(given(arrive(call("a", image=pinned)))) == [("a", "r2")]
+
+
 def test_a_sandbox_is_free_only_for_calls_of_its_key(given: Driver) -> None:
     given(heartbeat("r1"), heartbeat("r2", sandboxes=(count("", idle=5),)))
     assert assigned(given(arrive(call("a")))) == [("a", "r1")]

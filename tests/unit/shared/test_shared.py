@@ -127,14 +127,26 @@ def test_a_bad_database_address_is_refused_without_showing_the_password(url: str
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize("url", ["redis://mq:6379", "redis://:p@mq/0", "rediss://u:p@[::1]:1/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://mq:6379",
+        "redis://:p@mq/0",
+        "rediss://u:p@[::1]:1/",
+        "unix:///run/redis/redis.sock",
+        "unix://:p@/run/redis.sock?db=2",
+    ],
+)
 def test_redis_addresses(url: str) -> None:
     urls.check_redis(url)
 
 
 @pytest.mark.parametrize(
     "url",
-    ["", "mq:6379", "memory://", "redis://", "redis://:1", "redis://:secret@mq:x", "redis://mq/x"],
+    [
+        *("", "mq:6379", "memory://", "redis://", "redis://:1", "redis://:secret@mq:x"),
+        *("redis://mq/x", "unix://", "unix:///", "unix://host/x", "unix:///x?db=secret"),
+    ],
 )
 def test_a_bad_redis_address_is_refused_without_showing_the_password(url: str) -> None:
     with pytest.raises(ValueError, match="must be redis://") as raised:

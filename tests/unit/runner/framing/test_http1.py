@@ -327,11 +327,44 @@ def test_a_bad_answer_stays_bad() -> None:
             parser.feed(b"garbage")
 
 
+def test_a_head_that_was_read_before_is_read_alike() -> None:
+    for body in (b"first", b"other"):
+        head, data, end = parse(answered(b"X-A: 1\r\n", body))
+        assert head == Head(200, (("X-A", "1"),), streamed=False)
+        assert (data, end) == (Data(body), End(reusable=True))
+
+
+def test_a_known_head_vouches_for_no_other_length() -> None:
+    parse(SMALL)
+    assert parse(SMALL[:-1]) == [Head(200, TEXT, streamed=False), Data(b"hell")]
+    with pytest.raises(BadAnswer, match="twice"):
+        parse(SMALL + SMALL)
+
+
+def test_a_known_head_does_not_hide_a_second_answer() -> None:
+    parse(SMALL)
+    with pytest.raises(BadAnswer, match="twice"):
+        parse(SMALL, SMALL)
+
+
+def test_a_head_that_names_its_call_is_checked_each_time() -> None:
+    own = answered(b"Task-Id: %s\r\n" % CALL_ID.encode())
+    parse(own)
+    with pytest.raises(BadAnswer, match="another call"):
+        http1.Parser("another").feed(own)
+
+
+def test_only_so_many_heads_are_remembered() -> None:
+    for number in range(1_000):
+        parse(answered(b"X-Number: %d\r\n" % number))
+    assert parse(answered(b"X-Number: 0\r\n"))[0] == Head(200, (("X-Number", "0"),), streamed=False)
+
+
 def test_an_answer_leaves_nothing_for_the_garbage_collector() -> None:
     gc.collect()
     gc.disable()
     try:
-        parse(SMALL)
+        parse(answered(b"X-Never: seen before\r\n", b"hello"))
         assert gc.collect() == 0
     finally:
         gc.enable()

@@ -1,0 +1,102 @@
+"""What do commands ask of the platform? Where a real one would not show it, or not yet."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.fn.conftest import FakePlatform, Run
+
+ROUTE = {"app_name": "demo", "path": "/p", "image": "i:2", "jwt_key": ""}
+
+
+def test_a_rollback_goes_to_the_image_before(run: Run, fake: FakePlatform) -> None:
+    fake.answer(
+        "GET /v1/apps/demo/routes/p", {"route": {**ROUTE, "previous_images": ["i:1", "i:0"]}}
+    )
+    fake.answer("PATCH /v1/apps/demo/routes/p", {"route": {**ROUTE, "image": "i:1"}})
+    ended = run("routes", "rollback", "demo", "p")
+    assert (ended.code, ended.out) == (0, "demo /p rolled back to i:1\nwas i:2\n")
+    assert fake.asked[-1].json() == {"route": {"image": "i:1"}}
+
+
+def test_warnings_of_the_api_are_passed_on(run: Run, fake: FakePlatform) -> None:
+    app = {"name": "demo", "config": None}
+    fake.answer("POST /v1/apps", {"app": app, "warnings": ["app.x ignored"]})
+    ended = run("apps", "create", "demo")
+    assert (ended.code, ended.out, ended.err) == (0, "demo created\n", "fn: app.x ignored\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        (("apps", "inspect", "a/b c"), "/v1/apps/a%2Fb%20c"),
+        (("routes", "inspect", "demo", "é/x y"), "/v1/apps/demo/routes/%C3%A9/x%20y"),
+        (("calls", "show", "../apps"), "/v1/calls/..%2Fapps"),
+    ],
+)
+def test_names_stay_names_in_a_url(
+    arguments: tuple[str, ...], path: str, run: Run, fake: FakePlatform
+) -> None:
+    run(*arguments)
+    assert fake.asked[0].path == path
+
+
+def test_an_address_may_have_a_prefix(run: Run, fake: FakePlatform) -> None:
+    fake.answer("GET /behind/v1/apps", {"apps": []})
+    assert run("apps", "list", API_URL=f"{fake.url}/behind/v1/").out == "no apps found\n"
+
+
+def test_the_token_stays_with_the_platform(run: Run, fake: FakePlatform) -> None:
+    fake.answer("GET /v1/apps/demo/routes/p", {"route": ROUTE})
+    fake.answer("GET /r/demo/p", b"answer")
+    assert run("call", "demo", "/p", JWT_AUTH_KEY="secret").out == "answer"
+    assert ["Authorization" in asked.headers for asked in fake.asked] == [True, False]
+
+
+def test_a_call_says_when_the_platform_is_full(run: Run, fake: FakePlatform) -> None:
+    fake.answer("GET /v1/apps/demo/routes/p", {"route": ROUTE})
+    error = {"message": "No runner had room", "code": "capacity", "fault": "platform"}
+    fake.answer("GET /r/demo/p", {"request_id": "1", "error": error}, 503)
+    ended = run("call", "demo", "/p")
+    assert (ended.code, ended.complaint) == (5, "No runner had room (the platform's fault)")
+    assert "fn runners" in ended.hint
+
+
+def test_a_function_may_answer_with_an_error_of_its_own(run: Run, fake: FakePlatform) -> None:
+    fake.answer("GET /v1/apps/demo/routes/p", {"route": ROUTE})
+    fake.answer("GET /r/demo/p", b"no such page", 404)
+    ended = run("call", "demo", "/p")
+    assert (ended.code, ended.out) == (1, "no such page")
+    assert ended.complaint == "the function answered with status 404"
+
+
+def test_a_link_is_without_effect(run: Run, fake: FakePlatform) -> None:
+    fake.answer("GET /v1/apps/demo/routes/p", {"route": ROUTE})
+    fake.answer("GET /r/demo/p", b"answer")
+    ended = run("call", "demo", "/p", "--link", "db")
+    assert (ended.code, ended.out) == (0, "answer")
+    assert ended.err.startswith("fn: --link is without effect")
+
+
+def test_func_yaml_of_the_folder_is_merged(
+    run: Run, fake: FakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "func.yaml").write_text(
+        "name: me/greet\nversion: 0.0.3\nmemory: 64\ntimeout: 1m\nconfig: {A: '1', B: '2'}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    fake.answer(
+        "POST /v1/apps/demo/routes", {"route": {**ROUTE, "image": "hub:5000/me/greet:0.0.3"}}
+    )
+    ended = run("routes", "create", "demo", "/p", "-m", "32", "-c", "B=3", HUB="hub:5000")
+    assert (ended.code, ended.err) == (0, "merged with func.yaml\n")
+    assert ended.out == "/p created with hub:5000/me/greet:0.0.3\n"
+    sent = fake.asked[-1].json()["route"]
+    assert sent == {
+        "path": "/p",
+        "image": "hub:5000/me/greet:0.0.3",
+        "memory": 32,
+        "timeout": 60,
+        "config": {"A": "1", "B": "3"},
+        "headers": {},
+    }
