@@ -14,9 +14,9 @@ from tests.e2e import oauth1
 BASE = "/1.1"
 CONFIG = {
     "CUSTOMER_KEY": "customer",
-    "CUSTOMER_SECRET": "the customer's+secret",
+    "CUSTOMER_SECRET": "customer's+secret/=&",
     "ACCESS_TOKEN": "7-token",
-    "ACCESS_SECRET": "the token's/secret",
+    "ACCESS_SECRET": "token's/secret%2F",
 }
 
 
