@@ -8,7 +8,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import aiodocker
@@ -26,6 +26,8 @@ _MIB = 1024 * 1024
 #: aiodocker's own status for a connection that could not be made or was lost.
 _NO_CONNECTION = 900
 _NOT_FOUND, _CONFLICT = 404, 409
+#: A network that somebody else began to make is in the engine's list within so long, in seconds.
+_OTHERS_SEEN_S = 1.0
 #: Answers to a start that are the image's fault: its user or its folder. (Its command is started
 #: by our own init, which tells by itself if it cannot.)
 _IMAGE_FAULT_WORDS = re.compile(
@@ -205,21 +207,26 @@ class Engine:
         """Return the id of the network with that name; makes it if it is missing.
 
         Replicas may do this at the same time, and the engine's check for duplicates can let two
-        pass: all take the oldest. Raises `EngineError` if what is there does not isolate.
+        pass, and then joins no container to either: all take the oldest and remove the others.
+        Raises `EngineError` if what is there does not isolate.
         """
         for _ in range(3):
             with _translated():
                 all_networks = await self._docker.networks.list()
             found = [n for n in all_networks if n["Name"] == config["Name"]]
             if found:
-                network = min(found, key=lambda n: (n["Created"], n["Id"]))
+                network, *others = sorted(found, key=lambda n: (n["Created"], n["Id"]))
                 if not containers.isolates(network):
                     raise EngineError(
                         f"The network {config['Name']} lets containers reach each other;"
                         " remove it, or name another one in RUNNER_NETWORK."
                     )
+                for other in others:
+                    await self._remove_network(str(other["Id"]))
                 return str(network["Id"])
             await self._make_network(config)
+            # One that was begun before this one may be seen only now.
+            await asyncio.sleep(_OTHERS_SEEN_S)
         raise EngineError(f"The network {config['Name']} cannot be made.")
 
     async def _make_network(self, config: containers.Config) -> None:
@@ -229,6 +236,11 @@ class Engine:
             except aiodocker.DockerError as error:
                 if error.status != _CONFLICT:
                     raise
+
+    async def _remove_network(self, network_id: str) -> None:
+        """Remove a network, unless somebody else has, or uses it."""
+        with _translated(), suppress(aiodocker.DockerError):
+            await (await self._docker.networks.get(network_id)).delete()
 
     async def volume_folder(self, name: str) -> str:
         """Return where a volume is on the engine's machine."""
