@@ -14,8 +14,8 @@ from aiohttp import web
 
 from fn import languages
 from tests.e2e import images
-from tests.e2e.conftest import host_address
 from tests.e2e.fnclient import Fn
+from tests.e2e.outside import host_address
 from tests.e2e.platforms import ROOT, Platform
 
 #: Built from Debian's packages when they are first needed: minutes, hundreds of MB.
