@@ -18,10 +18,7 @@ _HIDDEN = "(secret)"
 
 
 def wanted(file: FuncFile, environment: Mapping[str, str], image: str = "") -> dict[str, Any]:
-    """Return the fields of a route that a function's file speaks of, in the API's terms.
-
-    Raises `FnError` for a variable in its config that is not set.
-    """
+    """Return the fields of a route that a function's file speaks of, in the API's terms."""
     found = {name: file.fields[name] for name in ROUTE_FIELDS if file.fields.get(name) is not None}
     config = file.config(environment)
     return {

@@ -69,12 +69,24 @@ class FuncFile:
     def config(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return the config with `$NAME` and `${NAME}` filled in; `$$` is a dollar sign.
 
-        Raises `FnError` for a variable that is not set.
+        A value that needs a variable that is not set is left out: see `unset`.
         """
-        return {
-            key: pairs.expanded(text, environment, f"{self.path.name}: config {key}")
-            for key, text in self.fields.get("config", {}).items()
-        }
+        return {key: value for key, value in self._filled(environment) if value is not None}
+
+    def unset(self, environment: Mapping[str, str]) -> list[str]:
+        """Return the keys of config that need a variable that is not set."""
+        return [key for key, value in self._filled(environment) if value is None]
+
+    def _filled(self, environment: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
+        for key, text in self.fields.get("config", {}).items():
+            yield key, _filled(text, environment)
+
+
+def _filled(text: str, environment: Mapping[str, str]) -> str | None:
+    try:
+        return pairs.expanded(text, environment, "")
+    except FnError:
+        return None
 
 
 def find(folder: Path) -> Path | None:

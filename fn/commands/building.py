@@ -12,6 +12,8 @@ from fn.commanding import LazyGroup, examples
 from fn.errors import Exit, FnError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fn.funcfile import FuncFile
 
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Show all that the engine says.")
@@ -25,6 +27,13 @@ def load(folder: Path | None = None) -> FuncFile:
     for warning in file.warnings:
         output.warn(warning)
     return file
+
+
+def warn_of_unset(file: FuncFile, environment: Mapping[str, str]) -> None:
+    """Say which config is left out since a variable of it is not set here."""
+    for key in file.unset(environment):
+        written = file.fields["config"][key]
+        output.warn(f"{file.path.name}: config {key} is left out: {written} is not set here")
 
 
 @click.command(epilog=examples("fn build", "fn build -v --no-cache", "fn build --base python:3.12"))

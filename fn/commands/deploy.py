@@ -22,7 +22,7 @@ from fn import (
     pushing,
 )
 from fn.commanding import examples
-from fn.commands.building import NO_CACHE, VERBOSE, load
+from fn.commands.building import NO_CACHE, VERBOSE, load, warn_of_unset
 from fn.errors import Exit, FnError
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ def _deploy(folder: Path, wish: Wish, here: platform.Platform) -> Done | None:
     hub = hubs.address(file)
     if not wish.skip_push:
         hubs.require(file, hub)
+    warn_of_unset(file, os.environ)
     # What can be refused is asked for first: nothing is bumped or built in vain.
-    deploying.wanted(file, os.environ)
     old = _route(here, wish.app, file.route_path)
     if wish.incremental and old and _is_current(file, hub, old):
         output.note(f"{file.route_path}: nothing has changed")

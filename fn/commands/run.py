@@ -45,7 +45,9 @@ def run(image: str, env: tuple[str, ...], link: tuple[str, ...], method: str) ->
     name = image or building.ensure(file)
     body = _body()
     given = headers_of(env, os.environ)
-    config = {**file.config({**os.environ, **given}), **given}
+    known = {**os.environ, **given}
+    building.warn_of_unset(file, known)
+    config = {**file.config(known), **given}
     made = trying.call(
         file, body or b"", method.upper() or ("GET" if body is None else "POST"), given, config
     )
@@ -104,6 +106,7 @@ def test(remote: str, *, build: bool) -> None:
             f"{file.path.name} has no tests",
             "Write some: tests: [{name: greets, in: Ada, out: 'Hello, Ada!'}]",
         )
+    building.warn_of_unset(file, os.environ)
     image = _image(file, build=build) if build or not remote else ""
     verdicts = []
     for number, one in enumerate(tests, 1):

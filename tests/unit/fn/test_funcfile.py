@@ -92,9 +92,10 @@ def test_config_is_filled_in_from_the_environment() -> None:
     assert config == {"DB": "db:1", "PRICE": "5$", "LEVEL": "3", "DEBUG": "true"}
 
 
-def test_a_variable_that_is_not_set_is_named() -> None:
-    with pytest.raises(FnError, match=r"func\.yaml: config DB: the variable PORT is not set"):
-        parse(WHOLE).config({"HOST": "db"})
+def test_what_needs_a_variable_that_is_not_set_is_left_out() -> None:
+    file = parse(WHOLE)
+    assert file.config({"HOST": "db"}) == {"PRICE": "5$", "LEVEL": "3", "DEBUG": "true"}
+    assert file.unset({"HOST": "db"}) == ["DB"]
 
 
 @pytest.mark.parametrize(
