@@ -30,14 +30,6 @@ MYSQL_IMAGE = os.environ.get("MYSQL_IMAGE", "millrace/mysql:local")
 REDIS_IMAGE = os.environ.get("REDIS_IMAGE", "millrace/redis:local")
 START_TIMEOUT_S = 120
 
-# The prettier tracebacks read files, which is a blocking call in the event loop.
-structlog.configure(
-    processors=[
-        *structlog.get_config()["processors"][:-1],
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
-    ]
-)
-
 
 @pytest.fixture(autouse=True)
 def _no_blocking_calls() -> Iterator[None]:

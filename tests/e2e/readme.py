@@ -78,3 +78,8 @@ def replaced(text: str, here: Mapping[str, str]) -> str:
     for example, real in here.items():
         text = text.replace(example, real)
     return text
+
+
+def commands(text: str, beginning: str) -> list[str]:
+    """Return the commands of a step that begin so, each to the line before the next one."""
+    return [f"{beginning}{rest}".rstrip() for rest in text.split(beginning)[1:]]

@@ -1,6 +1,7 @@
 """Where are the examples built and deployed? In their folders, with fn, as developers do it."""
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -9,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e import readme
+from tests.e2e.fnclient import Fn, Said
 from tests.e2e.platforms import ROOT
 
 EXAMPLES = ROOT / "examples"
-FN_TIMEOUT_S = 280
 #: A client that runs out of the sources.
 FN = f"""#!/bin/sh
 PYTHONPATH={ROOT} exec {sys.executable} -m fn "$@"
@@ -52,28 +53,18 @@ class Workshop:
         shutil.copytree(EXAMPLES, made / "examples")
         return made
 
-    def fn(self, *arguments: str, folder: Path, **env: str) -> "subprocess.CompletedProcess[str]":
-        """Run `fn` in a folder; nothing is on its standard input."""
-        return subprocess.run(
-            ["fn", *arguments],
-            cwd=folder,
-            env=self.env(**env),
-            executable=self.folder / "bin" / "fn",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=FN_TIMEOUT_S,
-            check=False,
-        )
-
     def build(self, name: str) -> str:
         """Build the image of an example, once; return its name."""
         if name not in self._built:
-            folder = self.copy(f"build-{name}") / "examples" / name
-            done = self.fn("build", folder=folder)
             self._built[name] = f"{self.hub}/millrace/{name}:0.0.1"
-            assert self._built[name] in done.stdout, done.stdout + done.stderr
+            assert self._built[name] in self.fn(name, "build").good().out
         return self._built[name]
+
+    def fn(self, name: str, *arguments: str) -> Said:
+        """Type a command in a fresh copy of an example's folder."""
+        folder = self.copy(f"{name}-{secrets.token_hex(4)}") / "examples" / name
+        home = {"HUB": self.hub, "XDG_CONFIG_HOME": str(self.folder / "config")}
+        return Fn(folder, home)(*arguments)
 
     async def follow(
         self, name: str, url: str, here: Mapping[str, str], *extra: readme.Step
