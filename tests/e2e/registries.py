@@ -41,6 +41,10 @@ class Registry:
         images.docker("rmi", "--force", name)
         return next(d.partition("@")[2] for d in digests if d.startswith(f"{repository}@"))
 
+    def push_from_elsewhere(self, image: str, name: str) -> None:
+        """Push a local image under a name that means another one here, and goes on doing so."""
+        self.push(image, name.replace("localhost", "127.0.0.1", 1))
+
     def pin(self, image: str, name: str) -> str:
         """Push a local image and forget it wholly; return its name with its digest."""
         pinned = f"{name}@{self.push(image, name)}"
@@ -85,7 +89,8 @@ def running(folder: Path, *, htpasswd: str = "") -> Iterator[Registry]:
     port = free_port()
     address = f"localhost:{port}"
     auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-    (folder / "config.json").write_text(json.dumps({"auths": {address: {"auth": auth}}}))
+    auths = {f"{host}:{port}": {"auth": auth} for host in ("localhost", "127.0.0.1")}
+    (folder / "config.json").write_text(json.dumps({"auths": auths}))
     container = (
         DockerContainer("millrace/hub:local")
         .with_kwargs(entrypoint=["sh", "/etc/millrace/start"])
