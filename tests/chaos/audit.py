@@ -15,8 +15,8 @@ from tests.e2e.client import Client
 from tests.e2e.load import metric
 from tests.e2e.platforms import Service
 
-#: How long all that was accepted may take to end when nothing is harmed any more, in seconds. What a
-#: killed runner had in its folder is removed by another one when it is two minutes old.
+#: How long all that was accepted may take to end when nothing is harmed any more, in seconds. The
+#: folder of a killed runner is removed by another one when it is two minutes old.
 CALM_WITHIN_S = 180
 #: Questions at one time.
 _AT_ONCE = 16
