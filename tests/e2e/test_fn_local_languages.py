@@ -16,7 +16,7 @@ from fn import languages
 from tests.e2e import images
 from tests.e2e.fnclient import Fn
 from tests.e2e.outside import host_address
-from tests.e2e.platforms import ROOT, Platform
+from tests.e2e.platforms import Platform
 
 #: Built from Debian's packages when they are first needed: minutes, hundreds of MB.
 LARGE = {"rust", "java"}
@@ -138,12 +138,3 @@ def test_a_base_of_ones_own(fn: Fn) -> None:
     fn.write("func.yaml", fn.read("func.yaml") + "base: millrace/debian:local\n")
     fn("test", "--build").good()
     fn("build", "--base", "millrace/nothing:none").refused(1, "line 1 of the Dockerfile: FROM")
-
-
-def test_the_example_of_etcd_is_a_function(platform: Platform, tmp_path: Path) -> None:
-    folder = ROOT / "examples" / "etcd_v3"
-    fn = Fn(tmp_path, {"API_URL": platform.url, "XDG_CONFIG_HOME": str(tmp_path)})
-    for name in ("func.py", "func.yaml"):
-        fn.write(name, (folder / name).read_text())
-    fn.write("func.yaml", fn.read("func.yaml").replace("runtime: docker", "runtime: python"))
-    assert fn("test", "--build").good().out.endswith("1 tests passed\n")
