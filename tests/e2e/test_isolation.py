@@ -52,10 +52,10 @@ async def test_the_data_stores_are_not_reached(
     assert await knock(client, app, image, redis, 6379) == "shut"
 
 
-async def test_another_functions_container_is_not_reached(
+async def test_another_apps_container_is_not_reached(
     client: Client, app: str, world: World, function_image: Image
 ) -> None:
-    """One function listens and tells its address; another knocks there."""
+    """A function of one app listens and tells its address; one of another app knocks there."""
     script = (
         "ip=$(hostname -i); (while :; do echo hi | nc -l -p 7000; done) & sleep 0.3; "
         "wget -q -O- http://$WORLD/at/$ip >/dev/null; sleep 6"
@@ -65,7 +65,7 @@ async def test_another_functions_container_is_not_reached(
     )
     call_id = (await client.post(listener)).json()["call_id"]
     address = await world.told("/at/")
-    assert await knock(client, app, function_image(KNOCK), address, 7000) == "shut"
+    assert await knock(client, f"{app}-b", function_image(KNOCK), address, 7000) == "shut"
     assert (await client.record(call_id))["status"] == "running", "it had ended too early to tell"
 
 
