@@ -16,13 +16,11 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-import aiohttp
-
-from shared import clock
 from tests.bench import echoes
 from tests.chaos import adversary, audit, stores
 from tests.chaos.report import Report
 from tests.chaos.routes import KINDS, Kind
+from tests.chaos.running import seconds, session, tell
 from tests.chaos.stage import ROLES, Stage, stage
 from tests.chaos.traffic import Traffic
 from tests.e2e.client import Client
@@ -31,12 +29,6 @@ from tests.e2e.images import function_image, require_engine
 KEPT_IN = Path(__file__).parents[2] / ".cache" / "chaos"
 #: How long the load flows before the first harm, in seconds.
 _WARM_UP_S = 10.0
-_started_s = clock.monotonic_s()
-
-
-def tell(what: str) -> None:
-    """Show progress, with the seconds since the start."""
-    sys.stderr.write(f"[{clock.monotonic_s() - _started_s:5.0f}s] {what}\n")
 
 
 def asked_for() -> argparse.Namespace:
@@ -46,12 +38,6 @@ def asked_for() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="which harm; by chance if it is left out")
     parser.add_argument("--rate", type=float, default=20.0, help="calls a second (20)")
     return parser.parse_args()
-
-
-def session() -> aiohttp.ClientSession:
-    """Return connections as many as are wanted, with patience longer than any promise."""
-    timeout = aiohttp.ClientTimeout(total=120)
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout)
 
 
 async def deploy(client: Client, app: str) -> None:
@@ -66,12 +52,12 @@ async def _image(kind: Kind) -> str:
     return await asyncio.to_thread(function_image, kind.script)
 
 
-async def harmed(where: Stage, seed: int, seconds: float) -> list[str]:
+async def harmed(where: Stage, seed: int, lasting_s: float) -> list[str]:
     """Do all harm of a seed, one after the other; return what was done."""
     done = []
-    for harm in adversary.harms(seed, seconds):
+    for harm in adversary.harms(seed, lasting_s):
         await asyncio.sleep(harm.after_s)
-        at_s = clock.monotonic_s() - _started_s
+        at_s = seconds()
         what = await where.perform(harm)
         tell(what)
         done.append(f"{at_s:.0f}s {what}")

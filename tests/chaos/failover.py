@@ -16,7 +16,7 @@ from pathlib import Path
 from shared import clock
 from tests.bench import echoes
 from tests.chaos import stores
-from tests.chaos.__main__ import session, tell
+from tests.chaos.running import session, tell
 from tests.chaos.stage import Replica, Stage, stage
 from tests.e2e.client import Client
 from tests.e2e.images import docker, function_image, require_engine
