@@ -64,7 +64,7 @@ def build(file: FuncFile, version: str, options: Options) -> str:
     if (file.folder / "Dockerfile").is_file():
         _build(file.folder, file.folder / "Dockerfile", image, labels, options)
         return image
-    name, tag = languages.split(str(file.get("runtime") or _detected(file.folder)))
+    name, tag = _language(file)
     if name == languages.DOCKER:
         raise FnError(
             f"{file.path.name} says runtime: docker, and there is no Dockerfile beside it",
@@ -78,6 +78,17 @@ def build(file: FuncFile, version: str, options: Options) -> str:
         made.write_text(_dockerfile(file, language, tag, context, options), encoding="utf-8")
         _build(context, made, image, labels, options)
     return image
+
+
+def _language(file: FuncFile) -> tuple[str, str]:
+    """Return language and version. Raises `FnError`, with the line if they are not known."""
+    try:
+        return languages.split(str(file.get("runtime") or _detected(file.folder)))
+    except FnError as error:
+        if not file.get("runtime"):
+            raise
+        where = file.where("runtime")
+        raise FnError(f"{where}: {error.message}", error.hint, error.code) from None
 
 
 def _detected(folder: Path) -> str:

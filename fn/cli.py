@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
+import re
 import sys
 import traceback
 
@@ -40,6 +42,8 @@ COMMANDS: dict[str, str] = {
     "upgrade": "fn.commands.upgrade:upgrade",
     "version": "fn.commands.version:version",
 }
+#: What the library calls numbers -> what people do.
+_NUMBERS = {"integer": "whole number", "float": "number"}
 #: How a program ends that writes to a reader who has left, as shells count it.
 _READER_LEFT = 141
 
@@ -111,7 +115,7 @@ def _told(error: Exception) -> FnError:
         meant = " or ".join(repr(name) for name in error.possibilities)
         return FnError(f"{error.message} Did you mean {meant}?", _usage(error))
     if isinstance(error, click.UsageError):
-        return FnError(error.format_message(), _usage(error))
+        return FnError(_message(error), _usage(error))
     if isinstance(error, click.ClickException):
         return FnError(error.format_message())
     if isinstance(error, OSError) and error.strerror:
@@ -122,6 +126,22 @@ def _told(error: Exception) -> FnError:
         "Please report it to Millrace, with what the same command shows under FN_DEBUG=1",
         Exit.DEFECT,
     )
+
+
+def _message(error: click.UsageError) -> str:
+    """Return what is wrong in words of everyday, and which choice was perhaps meant."""
+    said = error.format_message()
+    said = re.sub(
+        r"is not a valid (integer|float)( range)?\b",
+        lambda found: f"is no {_NUMBERS[found[1]]}",
+        said,
+    )
+    kind = getattr(getattr(error, "param", None), "type", None)
+    written = re.search(r"'([^']*)' is not one of", said)
+    if not isinstance(kind, click.Choice) or not written:
+        return said
+    close = difflib.get_close_matches(written[1], kind.choices, n=1, cutoff=0.5)
+    return said + (f" Did you mean {close[0]!r}?" if close else "")
 
 
 def _usage(error: click.UsageError) -> str:

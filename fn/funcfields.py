@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -14,6 +15,13 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._/:@-]*")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 FORMATS = ("default", "http", "json", "http-stream")
+TYPES = ("sync", "async")
+ISOLATIONS = ("sandbox", "network", "call")
+#: What the platform takes, least and most.
+MEMORY_MB = (6, 1024 * 1024)
+TIMEOUT_S = (1, 24 * 60 * 60)
+MAX_CONCURRENCY = (1, 10_000)
+MIN_SANDBOXES = (0, 100)
 
 
 class Wrong(ValueError):
@@ -82,8 +90,8 @@ def one_of(*words: str) -> Callable[[object], str]:
     return check
 
 
-def whole(least: int) -> Callable[[object], int]:
-    """Take a whole number of at least so much."""
+def whole(least: int, most: int) -> Callable[[object], int]:
+    """Take a whole number from `least` to `most`."""
 
     def check(value: object) -> int:
         written = str(value).strip()
@@ -91,6 +99,8 @@ def whole(least: int) -> Callable[[object], int]:
             raise Wrong(f"is {written!r}: it has to be a whole number, without a unit")
         if int(written) < least:
             raise Wrong(f"is {written}: at least {least} is needed")
+        if int(written) > most:
+            raise Wrong(f"is {written}: at most {most} is possible")
         return int(written)
 
     return check
@@ -108,13 +118,15 @@ def cores(value: object) -> float:
 
 
 def duration(value: object) -> int:
-    """Take a duration of at least a second; return whole seconds."""
+    """Take a duration from a second to a day; return whole seconds."""
     try:
         found = pairs.duration_s(text(value).strip(), "")
     except FnError:
         raise Wrong(f"is {text(value)!r}: it has to be whole seconds, like 30s or 1m30s") from None
     if not found:
         raise Wrong("is 0: at least 1s is needed")
+    if found > TIMEOUT_S[1]:
+        raise Wrong(f"is {text(value)!r}: at most 24h is possible")
     return found
 
 
@@ -132,7 +144,14 @@ def texts(value: object) -> list[str]:
 
 def command(value: object) -> list[str] | str:
     """Take a command line as one text, or its words as a list."""
-    return texts(value) if isinstance(value, list) else text(value)
+    if isinstance(value, list):
+        return texts(value)
+    written = text(value)
+    try:
+        shlex.split(written)
+    except ValueError:
+        raise Wrong(f"is {written!r}: a quote in it does not end") from None
+    return written
 
 
 def path(value: object) -> str:
@@ -208,7 +227,7 @@ TEST_FIELDS: dict[str, Rule] = {
     "env": Rule(config, "env: {CITY: Rome}", "Variables; through the platform, request headers."),
     "headers": Rule(config, "headers: {Accept: text/plain}", "Headers of the request."),
     "method": Rule(text, "method: GET", "Of the request; POST without it."),
-    "status": Rule(whole(100), "status: 404", "The status of the answer, in hot formats."),
+    "status": Rule(whole(100, 599), "status: 404", "The status of the answer, in hot formats."),
 }
 
 #: All fields, in the order in which they are told.
@@ -225,17 +244,21 @@ FIELDS: dict[str, Rule] = {
     "build": Rule(
         texts, "build: [make]", "Lines for `/bin/sh`, run here before the image is built."
     ),
-    "type": Rule(one_of("sync", "async"), "type: sync", "Whether callers wait for the answer."),
+    "type": Rule(one_of(*TYPES), "type: sync", "Whether callers wait for the answer."),
     "format": Rule(one_of(*FORMATS), "format: default", "How a call reaches the process."),
     "path": Rule(path, "path: /greet", "Where its route is."),
-    "memory": Rule(whole(6), "memory: 128", "MB it may use."),
+    "memory": Rule(whole(*MEMORY_MB), "memory: 128", "MB it may use."),
     "cpus": Rule(cores, "cpus: 0.5", "Cores it may use."),
     "timeout": Rule(duration, "timeout: 30s", "How long a call may take."),
     "idle_timeout": Rule(duration, "idle_timeout: 1m30s", "How long an idle sandbox is kept."),
-    "max_concurrency": Rule(whole(1), "max_concurrency: 4", "Most hot sandboxes on one runner."),
-    "min_sandboxes": Rule(whole(0), "min_sandboxes: 1", "Sandboxes each runner keeps ready."),
+    "max_concurrency": Rule(
+        whole(*MAX_CONCURRENCY), "max_concurrency: 4", "Most hot sandboxes on one runner."
+    ),
+    "min_sandboxes": Rule(
+        whole(*MIN_SANDBOXES), "min_sandboxes: 1", "Sandboxes each runner keeps ready."
+    ),
     "isolation": Rule(
-        one_of("sandbox", "call"), "isolation: sandbox", "Whether calls share a container."
+        one_of(*ISOLATIONS), "isolation: sandbox", "Whether calls share a container, or a network."
     ),
     "headers": Rule(headers, "headers: {Content-Type: text/html}", "Of each answer."),
     "config": Rule(config, "config: {DB: $DB_URL}", "Environment; `$NAME` is the deployer's."),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fn import pairs, spelling
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 NAMES = ("func.yaml", "func.yml", "func.json")
 FIRST_VERSION = "0.0.1"
 
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _SCALAR = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s,#}\]]+")
 
 
@@ -36,6 +38,8 @@ class FuncFile:
     fields: dict[str, Any]
     #: What was passed over, a sentence each.
     warnings: list[str] = field(default_factory=list)
+    #: The line of each field, from 1.
+    lines: dict[str, int] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -61,6 +65,11 @@ class FuncFile:
     def format(self) -> str:
         """How a call reaches the process."""
         return str(self.fields.get("format", "default"))
+
+    def where(self, name: str) -> str:
+        """Return where a field is, as in func.yaml:3; of one that is not there, the file."""
+        line = self.lines.get(name)
+        return f"{self.path.name}:{line}" if line else self.path.name
 
     def get(self, name: str, otherwise: Any = None) -> Any:  # noqa: ANN401 (fields differ in type)
         """Return a field, or what stands in for it."""
@@ -126,6 +135,7 @@ def parse(text: str, path: Path) -> FuncFile:
     where = path.name
     document = _document(text, where)
     fields: dict[str, Any] = {}
+    lines: dict[str, int] = {}
     warnings: list[str] = []
     for key, value in document.items():
         line = _line(document, key)
@@ -133,10 +143,10 @@ def parse(text: str, path: Path) -> FuncFile:
             warnings.append(f"{where}:{line}: {FOREIGN[key]}")
         else:
             name, checked = _checked(str(key), value, f"{where}:{line}")
-            fields[name] = checked
+            fields[name], lines[name] = checked, line
     if "name" not in fields:
         raise FnError(f"{where}: `name` is missing", "Write name: me/greet")
-    return FuncFile(path, fields, warnings)
+    return FuncFile(path, fields, warnings, lines)
 
 
 def _checked(key: str, value: object, where: str) -> tuple[str, Any]:
@@ -166,9 +176,9 @@ def _document(text: str, where: str) -> Any:  # noqa: ANN401 (a mapping that kno
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise FnError(f"{where}{line}: {_problem(error)}", _syntax_hint(where)) from error
+        raise FnError(f"{where}{line}: {_problem(error)}", _hint(where, error)) from error
     except YAMLError as error:
-        raise FnError(f"{where}: {error}", _syntax_hint(where)) from error
+        raise FnError(f"{where}: {error}", _hint(where, error)) from error
     if not hasattr(document, "lc") or not hasattr(document, "items"):
         raise FnError(f"{where}: no fields in it", "Its first line could be name: me/greet")
     return document
@@ -179,7 +189,9 @@ def _problem(error: MarkedYAMLError) -> str:
     return said.partition(" with value")[0] if "duplicate key" in said else said
 
 
-def _syntax_hint(where: str) -> str:
+def _hint(where: str, error: YAMLError) -> str:
+    if isinstance(error, DuplicateKeyError):
+        return "Each name can be there once: remove one of the two."
     kind = "JSON" if where.endswith(".json") else "YAML"
     return f"This is no {kind}: a quote, a colon or an indentation is missing or too much."
 
@@ -214,7 +226,7 @@ def with_version(text: str, version: str, *, json: bool = False) -> str:
     A file without a version gets one behind its name.
     """
     document = _document(text, "func.json" if json else "func.yaml")
-    lines = text.splitlines(keepends=True)
+    lines = _LINE.findall(text)
     if "version" in document:
         row, column = document.lc.value("version")
         line = lines[row]
@@ -228,22 +240,25 @@ def with_version(text: str, version: str, *, json: bool = False) -> str:
     if json:
         lines[row] = f'{start}"version": "{version}", {lines[row][column:]}'
     else:
-        lines.insert(row, f"{start}version: {version}\n")
+        end = lines[row][len(lines[row].rstrip("\r\n")) :] or "\n"
+        lines.insert(row, f"{start}version: {version}{end}")
     return "".join(lines)
 
 
 def write_version(file: FuncFile, version: str) -> None:
     """Write a version into the function's file."""
-    text = file.path.read_text(encoding="utf-8")
+    with file.path.open(encoding="utf-8", newline="") as stream:
+        text = stream.read()
     changed = with_version(text, version, json=file.path.suffix == ".json")
-    file.path.write_text(changed, encoding="utf-8")
+    with file.path.open("w", encoding="utf-8", newline="") as stream:
+        stream.write(changed)
 
 
 def bumped(version: str) -> str:
-    """Return the next version: the patch part goes up.
+    """Return the next version: the patch part goes up, and what follows it is dropped.
 
-    >>> bumped("1.2.9")
-    '1.2.10'
+    >>> bumped("1.2.9"), bumped("1.2.9-rc.1")
+    ('1.2.10', '1.2.10')
     """
-    first, _, patch = version.rpartition(".")
+    first, _, patch = version.partition("-")[0].rpartition(".")
     return f"{first}.{int(patch) + 1}"

@@ -27,6 +27,8 @@ _HINTS = (
     ("Cannot remove apps with routes", "Delete its routes first: `fn routes delete APP /PATH`"),
     ("name must be 30 characters", "Names of apps have 1 to 30 of A-Z, a-z, 0-9, _ and -"),
     ("Invalid app name", "Names of apps have 1 to 30 of A-Z, a-z, 0-9, _ and -"),
+    ("Missing app name", "Names of apps have 1 to 30 of A-Z, a-z, 0-9, _ and -"),
+    ("Dynamic URL is not allowed", "A path is one address, without `:`, as in /greet"),
     ("Invalid route Type", "Types are sync and async"),
     ("Invalid route Format", "Formats are default, http, json and http-stream"),
     ("Missing route Image", "Name one with --image"),

@@ -14,15 +14,7 @@ def show(thing: dict[str, Any], prop: str, label: str) -> None:
     Raises `FnError` if it has no such property.
     """
     value = found(thing, prop, label)
-    table: output.Table | str = output.cell(value)
-    if isinstance(value, dict):
-        table = fields(value)
-    output.show(value, table, output.as_json(value, indent="\t"))
-
-
-def fields(thing: dict[str, Any]) -> output.Table:
-    """Return a thing as a table of its fields."""
-    return output.Table(("field", "value"), list(thing.items()))
+    output.show(value, output.as_json(value, indent="\t"))
 
 
 def found(thing: object, prop: str, label: str) -> object:

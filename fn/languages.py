@@ -64,16 +64,16 @@ _GO = Language(
     has_dev=True, has_base=False,
 )  # fmt: skip
 _RUST = Language(
-    "rust", "1.63", "func.rs", ["/function/func"], formats=("default",), aliases=("rs",),
+    "rust", "1.63", "func.rs", ["/function/func"], formats=("default", "http"), aliases=("rs",),
     signs=("Cargo.toml",), manifest="Cargo.toml", has_dev=True,
 )  # fmt: skip
 _JAVA = Language(
     "java", "17", "Func.java",
     ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", "/function:lib/*", "Func"],
-    formats=("default",), aliases=("jvm",), signs=("func.java",), has_dev=True,
+    formats=("default", "http"), aliases=("jvm",), signs=("func.java",), has_dev=True,
 )  # fmt: skip
 _BINARY = Language(
-    "binary", "", "func", ["/function/func"], formats=("default",),
+    "binary", "", "func", ["/function/func"], formats=("default", "http"),
     aliases=("static", "c", "scratch"), signs=("func.c",), has_base=False,
     build=("cc -static -Os -s -o func func.c",),
 )  # fmt: skip

@@ -5,13 +5,14 @@ What a command found goes to standard output; what it is doing meanwhile to stan
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import sys
 import unicodedata
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -63,23 +64,37 @@ def is_for_programs() -> bool:
     return chosen() in {"json", "yaml"}
 
 
+def is_asked_for() -> bool:
+    """Tell whether the result is wanted in a certain format, and so as one piece."""
+    return bool(chosen())
+
+
+def prepare() -> None:
+    """Import now what `show` needs: soon there may be nothing to import from."""
+    if chosen() == "yaml":
+        as_yaml(None)
+    elif chosen() == "table" and sys.stdout.isatty():
+        _print(Table(("",), [["ok"]]), io.StringIO())
+
+
 def show(value: object, table: Table | str, lines: str | None = None) -> None:
     """Show a result: `value` as JSON or YAML if that was asked for, else what people read.
 
     `value` is made of dicts, lists, text, numbers, booleans and None. People get `table`; or
-    `lines`, if there are any and `-o table` was not asked for.
+    `lines`, if there are any and `-o table` was not asked for. A `table` that is text stands for
+    lines, and for the table that `value` makes.
     """
     form = chosen()
     if form == "json":
         click.echo(as_json(value))
     elif form == "yaml":
         click.echo(as_yaml(value), nl=False)
-    elif lines is not None and form != "table":
-        click.echo(lines)
-    elif isinstance(table, str):
-        click.echo(table)
-    else:
+    elif isinstance(table, Table) and (lines is None or form == "table"):
         show_table(table)
+    elif form == "table" and isinstance(value, (dict, list)):
+        show_table(table_of(value))
+    else:
+        click.echo(cell(value) if form == "table" else lines if lines is not None else table)
 
 
 def note(text: str) -> None:
@@ -104,13 +119,13 @@ def as_json(value: object, indent: str = "  ") -> str:
 
 def as_yaml(value: object) -> str:
     """Return a value as a YAML document."""
-    import io  # noqa: PLC0415 (only for YAML)
-
     from ruamel.yaml import YAML  # noqa: PLC0415 (only for YAML)
 
     yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.allow_unicode = True
+    # Text that is folded is read by programs only.
+    yaml.width = sys.maxsize
     yaml.sort_base_mapping_type_on_output = False
     yaml.representer.add_representer(str, _yaml_text)
     stream = io.StringIO()
@@ -124,11 +139,31 @@ def _yaml_text(representer: Any, text: str) -> Any:  # noqa: ANN401 (ruamel's ow
     return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
+def table_of(value: dict[str, Any] | list[Any]) -> Table:
+    """Return a thing as a table of its fields, several as one with a row for each.
+
+    >>> table_of({"image": "a", "digest": "b"}).rows
+    [('image', 'a'), ('digest', 'b')]
+    >>> table_of([{"name": "a", "ok": True}]).columns, table_of([1, 2]).rows
+    (['name', 'ok'], [[1], [2]])
+    """
+    if isinstance(value, dict):
+        return Table(("field", "value"), list(value.items()))
+    if not all(isinstance(item, dict) for item in value):
+        return Table(("value",), [[item] for item in value])
+    columns = list(dict.fromkeys(name for item in value for name in item))
+    return Table(columns, [[item.get(name) for name in columns] for item in value])
+
+
 def show_table(table: Table) -> None:
     """Show a table: in colour and fitted on a terminal, else with tabs between the columns."""
     if not sys.stdout.isatty():
         click.echo(tabbed([table.columns, *[[cell(value) for value in row] for row in table.rows]]))
         return
+    _print(table, sys.stdout)
+
+
+def _print(table: Table, stream: TextIO) -> None:
     from rich import box  # noqa: PLC0415 (only for terminals)
     from rich.console import Console  # noqa: PLC0415 (only for terminals)
     from rich.table import Table as RichTable  # noqa: PLC0415 (only for terminals)
@@ -140,7 +175,7 @@ def show_table(table: Table) -> None:
         shown.add_column(name, overflow="fold", no_wrap=index == 0)
     for row in table.rows:
         shown.add_row(*[Text(cell(value), _STYLES.get(cell(value), "")) for value in row])
-    Console().print(shown)
+    Console(file=stream).print(shown)
 
 
 def cell(value: object) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import stat
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -94,19 +95,42 @@ def aim(app: str, path: str) -> Target:
     Target(app='demo', path='/a b', query='?x=1', api_url='http://localhost:8080')
     >>> aim("demo/greet", "") == aim("/r/demo/greet", "") == aim("demo", "greet")
     True
+    >>> aim("localhost:8080/r/demo/greet", "").api_url, aim("demo/r/greet", "").path
+    ('http://localhost:8080', '/r/greet')
     """
-    parts = urlsplit(path or app)
+    parts = urlsplit(path or _with_scheme(app))
     query = f"?{parts.query}" if parts.query else ""
     if path:
         return Target(app, platform.clean(unquote(parts.path)), query)
-    before, called, after = parts.path.rpartition("/r/") if "/r/" in parts.path else ("", "", "")
-    if parts.scheme and not called:
+    prefix, called, rest = _called(parts.path, has_host=bool(parts.netloc))
+    if parts.netloc and not called:
         raise FnError(f"{app} is no address of a function", "They look like http://HOST/r/APP/PATH")
-    name, slash, rest = (after if called else parts.path.lstrip("/")).partition("/")
+    name, slash, rest = rest.partition("/")
     if not name or not (slash or called):
         raise FnError("the path of the route is missing", f"fn call {app or 'APP'} /PATH")
-    api_url = f"{parts.scheme}://{parts.netloc}{before}" if parts.netloc else ""
+    api_url = f"{parts.scheme}://{parts.netloc}{prefix}" if parts.netloc else ""
     return Target(unquote(name), platform.clean(unquote(rest)), query, api_url)
+
+
+def _called(path: str, *, has_host: bool) -> tuple[str, bool, str]:
+    """Return what is before `/r/`, whether that is there, and app and path behind it.
+
+    >>> _called("/api/r/demo/a/r/b", has_host=True), _called("demo/r/b", has_host=False)
+    (('/api', True, 'demo/a/r/b'), ('', False, 'demo/r/b'))
+    """
+    before, called, after = path.partition("/r/")
+    if called and (has_host or not before):
+        return before, True, after
+    return "", False, path.lstrip("/")
+
+
+def _with_scheme(address: str) -> str:
+    """Return an address that begins with a host as a URL; names of apps have no dots and colons."""
+    first, _, rest = address.removeprefix("//").partition("/")
+    is_host = address.startswith("//") or "." in first or ":" in first or first == "localhost"
+    if re.match(r"[a-z]+://", address) or not is_host or "/r/" not in f"/{rest}":
+        return address
+    return f"http://{first}/{rest}"
 
 
 def headers(env: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
@@ -140,7 +164,10 @@ def _platform(target: Target) -> platform.Platform:
     if not target.api_url:
         return platform.Platform(context)
     given = {"api_url": target.api_url}
-    return platform.Platform(contexts.with_fields(context, given, {"api_url": "the URL"}))
+    named = contexts.with_fields(context, given, {"api_url": "the URL"})
+    # A token that manages one platform is not shown to another.
+    is_same = named.api_url == context.api_url
+    return platform.Platform(named if is_same else replace(named, jwt_auth_key=""))
 
 
 def _token(here: platform.Platform, target: Target) -> dict[str, str]:
@@ -159,24 +186,29 @@ def _token(here: platform.Platform, target: Target) -> dict[str, str]:
 
 
 def _show(answer: platform.Answer) -> None:
-    if output.is_for_programs():
-        output.show(_as_value(answer), "")
+    if output.is_asked_for():
+        output.show(value_of(answer.status, answer.headers, answer.body), "")
         return
     stream = click.get_binary_stream("stdout")
     stream.write(answer.body)
     stream.flush()
 
 
-def _as_value(answer: platform.Answer) -> dict[str, Any]:
+def value_of(status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """Return an answer as it is shown to programs.
+
+    >>> value_of(200, {"X-Call-Id": "1"}, bytes([255]))["body_base64"]
+    '/w=='
+    """
     try:
-        body = {"body": answer.body.decode()}
+        told = {"body": body.decode()}
     except UnicodeDecodeError:
-        body = {"body_base64": base64.b64encode(answer.body).decode()}
+        told = {"body_base64": base64.b64encode(body).decode()}
     return {
-        "status": answer.status,
-        "call_id": answer.headers.get("X-Call-Id"),
-        "headers": dict(answer.headers),
-        **body,
+        "status": status,
+        "call_id": headers.get("X-Call-Id"),
+        "headers": dict(headers),
+        **told,
     }
 
 

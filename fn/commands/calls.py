@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fn import completing, inspecting, output, pairs, platform
+from fn import completing, output, pairs, platform
 from fn.commanding import LazyGroup, examples
 from fn.commands.apps import APP
 from fn.errors import Exit, FnError
@@ -127,7 +127,7 @@ def _moment(text: str) -> datetime:
 def show(call_id: str) -> None:
     """Show what is known of a call."""
     found = find(platform.current(), call_id)
-    output.show(found, inspecting.fields(found))
+    output.show(found, output.table_of(found))
 
 
 @calls.command(

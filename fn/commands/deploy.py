@@ -85,7 +85,7 @@ def deploy(app: str, folder: Path, **flags: Any) -> None:  # noqa: ANN401 (the o
     here = platform.current()
     outcomes = [_tried(one, wish, here, alone=len(folders) == 1) for one in folders]
     failed = [one for one in outcomes if isinstance(one, FnError)]
-    if output.is_for_programs():
+    if output.is_asked_for():
         output.show([asdict(one) for one in outcomes if isinstance(one, Done)], "")
     if failed:
         message = f"{len(failed)} of {len(folders)} functions could not be deployed"
@@ -183,5 +183,5 @@ def _activate(
 
 
 def _say(line: str) -> None:
-    if not output.is_for_programs():
+    if not output.is_asked_for():
         click.echo(line)

@@ -110,20 +110,25 @@ def _with_log(here: platform.Platform, call: dict[str, Any]) -> dict[str, Any]:
 def _show_one(here: platform.Platform, call_id: str, *, follow: bool) -> None:
     call = calls.wait_for(here, call_id, None) if follow else calls.find(here, call_id)
     told = _with_log(here, call)
-    if output.is_for_programs():
-        output.show(told, "")
+    if output.is_asked_for():
+        output.show(told, _table([told]), "")
     else:
         click.echo(told["log"], nl=False)
 
 
 def _show_many(told: list[dict[str, Any]]) -> None:
     lines = "\n".join(line for call in told for line in _lines(call))
-    if output.is_for_programs():
-        output.show(told, "")
+    if output.is_asked_for():
+        output.show(told, _table(told), "")
     elif lines:
         click.echo(lines)
     elif not told:
         output.note("no calls found")
+
+
+def _table(told: list[dict[str, Any]]) -> output.Table:
+    rows = [(call["path"], call["id"], line) for call in told for line in call["log"].splitlines()]
+    return output.Table(("path", "call", "line"), rows)
 
 
 def _show_following(call: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import click
 from fn import (
     completing,
     deploying,
+    funcfields,
     funcfile,
     hubs,
     imagenames,
@@ -40,7 +41,7 @@ _FLAGS = (
     click.option("-i", "--image", default="", help="Image it runs."),
     click.option("-m", "--memory", type=click.IntRange(1), metavar="MB", help="Memory limit."),
     click.option("--cpus", type=float, help="Cores it may use."),
-    click.option("-t", "--type", type=click.Choice(("sync", "async")), help="How it is called."),
+    click.option("-t", "--type", type=click.Choice(funcfields.TYPES), help="How it is called."),
     click.option("-c", "--config", multiple=True, metavar="KEY=VALUE", help="Its config."),
     click.option(
         "--headers", multiple=True, metavar="NAME=V1;V2", help="Headers of each of its answers."
@@ -48,7 +49,7 @@ _FLAGS = (
     click.option(
         "-f",
         "--format",
-        type=click.Choice(("default", "http", "json", "http-stream")),
+        type=click.Choice(funcfields.FORMATS),
         help="How a call reaches the process.",
     ),
     click.option(
@@ -62,8 +63,8 @@ _FLAGS = (
     click.option("--idle-timeout", metavar="DURATION", help="How long an idle sandbox is kept."),
     click.option(
         "--isolation",
-        type=click.Choice(("sandbox", "call")),
-        help="Whether calls share containers, or each has one.",
+        type=click.Choice(funcfields.ISOLATIONS),
+        help="Whether calls share containers; whether containers share their app's network.",
     ),
     click.option(
         "--min-sandboxes", type=click.IntRange(0), help="Sandboxes each runner keeps ready."
@@ -241,7 +242,7 @@ def token(app: str, path: str, seconds: int) -> None:
             Exit.REFUSED,
         )
     signed = {"token": tokens.sign(key, time.time(), seconds)}
-    output.show(signed, inspecting.fields(signed), output.as_json(signed, indent="\t"))
+    output.show(signed, output.as_json(signed, indent="\t"))
 
 
 @routes.command(epilog=examples("fn routes rollback demo /hello"))

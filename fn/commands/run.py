@@ -16,6 +16,7 @@ from fn import completing, framing, funcfile, hubs, locally, output, platform, t
 from fn.commanding import examples
 from fn.commands import building
 from fn.commands.call import headers as headers_of
+from fn.commands.call import value_of
 from fn.errors import Exit, FnError
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ def _body() -> bytes | None:
 
 
 def _show(answer: framing.Answer) -> None:
+    if output.is_asked_for():
+        told = value_of(answer.status, dict(answer.headers), answer.body)
+        del told["call_id"]
+        output.show(told, "")
+        return
     stream = click.get_binary_stream("stdout")
     stream.write(answer.body)
     stream.flush()
@@ -116,7 +122,7 @@ def test(remote: str, *, build: bool) -> None:
             outcome = trying.here(file, one, image, os.environ)
         verdict = trying.judge(one, outcome, file.folder, number)
         verdicts.append(verdict)
-        if not output.is_for_programs():
+        if not output.is_asked_for():
             _tell(verdict)
     _sum_up(verdicts)
 
@@ -136,7 +142,7 @@ def _tell(verdict: trying.Verdict) -> None:
 
 def _sum_up(verdicts: list[trying.Verdict]) -> None:
     failed = sum(bool(verdict.faults) for verdict in verdicts)
-    if output.is_for_programs():
+    if output.is_asked_for():
         told = [
             {
                 "name": v.name,
@@ -149,5 +155,5 @@ def _sum_up(verdicts: list[trying.Verdict]) -> None:
         output.show(told, "")
     if failed:
         raise FnError(f"{failed} of {len(verdicts)} tests failed", "", Exit.FAILED)
-    if not output.is_for_programs():
+    if not output.is_asked_for():
         click.echo(f"{len(verdicts)} tests passed")

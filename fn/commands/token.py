@@ -6,7 +6,7 @@ import time
 
 import click
 
-from fn import contexts, inspecting, output, tokens
+from fn import contexts, output, tokens
 from fn.commanding import examples
 from fn.errors import Exit, FnError
 
@@ -29,4 +29,4 @@ def token(seconds: int) -> None:
             Exit.UNAUTHORIZED,
         )
     signed = {"token": tokens.sign(key, time.time(), seconds)}
-    output.show(signed, inspecting.fields(signed), signed["token"])
+    output.show(signed, signed["token"])

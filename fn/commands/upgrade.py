@@ -41,8 +41,10 @@ def upgrade(force: bool) -> None:  # noqa: FBT001 (a flag)
             "`fn upgrade --force` goes back to it",
             Exit.REFUSED,
         )
-    replace(own, _downloaded(here, checksum))
-    # From here on, nothing may be imported: the file it would come from has gone.
+    fresh = _downloaded(here, checksum)
+    # From the replacement on, nothing can be imported: the file it would come from has gone.
+    output.prepare()
+    replace(own, fresh)
     output.show(value, f"{own} upgraded from {names[0]} to {names[1]}")
 
 

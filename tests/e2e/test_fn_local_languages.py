@@ -18,13 +18,10 @@ from tests.e2e.fnclient import Fn
 from tests.e2e.outside import host_address
 from tests.e2e.platforms import Platform
 
-#: Built from Debian's packages when they are first needed: minutes, hundreds of MB.
-LARGE = {"rust", "java"}
-
 
 def beginnings() -> list[tuple[str, str]]:
     known = languages.LANGUAGES.values()
-    return [(one.name, f) for one in known if one.name not in LARGE for f in one.formats]
+    return [(one.name, f) for one in known for f in one.formats]
 
 
 @pytest.fixture

@@ -267,3 +267,28 @@ def test_fn_debug_shows_where_a_defect_is(
 
 def test_fn_from_its_source_does_not_upgrade(run: Run) -> None:
     assert "runs from its source" in run("upgrade").complaint
+
+
+def test_a_choice_that_is_none_was_not_guessed(run: Run) -> None:
+    ended = run("routes", "create", "demo", "/p", "--type", "asinc")
+    assert ended.code == Exit.USAGE
+    assert ended.complaint.endswith("is not one of 'sync', 'async'. Did you mean 'async'?")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [("--memory", "'x' is no whole number."), ("--cpus", "'x' is no number.")]
+)
+def test_a_number_was_a_valid_integer_range(option: str, words: str, run: Run) -> None:
+    assert run("routes", "create", "demo", "/p", option, "x").complaint.endswith(words)
+
+
+def test_an_unknown_runtime_had_no_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "func.yaml").write_text("name: a\nruntime: pyhton\n")
+    monkeypatch.chdir(tmp_path)
+    ended = run("build")
+    assert (ended.code, ended.complaint) == (
+        Exit.USAGE,
+        "func.yaml:2: there is no runtime `pyhton`; did you mean `python`?",
+    )

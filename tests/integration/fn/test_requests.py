@@ -53,6 +53,30 @@ def test_the_token_stays_with_the_platform(run: Run, fake: FakePlatform) -> None
     assert ["Authorization" in asked.headers for asked in fake.asked] == [True, False]
 
 
+def test_a_host_without_a_scheme_was_passed_over(run: Run, fake: FakePlatform) -> None:
+    fake.answer("GET /v1/apps/demo/routes/p", {"route": ROUTE})
+    fake.answer("GET /r/demo/p", b"answer")
+    host = fake.url.removeprefix("http://")
+    assert run("call", f"{host}/r/demo/p", API_URL="http://127.0.0.1:1").out == "answer"
+
+
+def test_a_path_with_r_in_it_was_another_app(run: Run, fake: FakePlatform) -> None:
+    fake.answer("GET /v1/apps/demo/routes/r/p", {"route": ROUTE})
+    fake.answer("GET /r/demo/r/p", b"answer")
+    assert run("call", "demo/r/p").out == "answer"
+    assert run("call", "/r/demo/r/p").out == "answer"
+
+
+def test_a_token_of_one_platform_was_shown_to_another(run: Run, fake: FakePlatform) -> None:
+    fake.answer("GET /v1/apps/demo/routes/p", {"route": ROUTE})
+    fake.answer("GET /r/demo/p", b"answer")
+    elsewhere = {"API_URL": "http://127.0.0.1:1", "JWT_AUTH_KEY": "secret"}
+    assert run("call", f"{fake.url}/r/demo/p", **elsewhere).out == "answer"
+    assert not any("Authorization" in asked.headers for asked in fake.asked)
+    assert run("call", f"{fake.url}/r/demo/p", JWT_AUTH_KEY="secret").out == "answer"
+    assert any("Authorization" in asked.headers for asked in fake.asked)
+
+
 def test_a_call_says_when_the_platform_is_full(run: Run, fake: FakePlatform) -> None:
     fake.answer("GET /v1/apps/demo/routes/p", {"route": ROUTE})
     error = {"message": "No runner had room", "code": "capacity", "fault": "platform"}

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from fn import funcfields, funcfile
 from fn.errors import FnError
+from services.api import validation
+from shared import messages
 
 WHOLE = """\
 # A greeting
@@ -126,11 +128,14 @@ def test_what_needs_a_variable_that_is_not_set_is_left_out() -> None:
             "func.yaml:4: `tests` has a test with unknown field `ot`",
         ),
         ("name: a\ntests:\n- status: no", "func.yaml:3: `tests` has a test whose `status` is"),
+        ("name: a\ntimeout: 25h", "func.yaml:2: `timeout` is '25h': at most 24h is possible"),
+        ("name: a\nmin_sandboxes: 101", "func.yaml:2: `min_sandboxes` is 101: at most 100 is"),
         ("name: a\nname: b", 'func.yaml:2: found duplicate key "name"'),
         ("name: a\n  memory: 1\n", "func.yaml:2: mapping values are not allowed here"),
         ("memory: 128", "func.yaml: `name` is missing"),
         ("", "func.yaml: no fields in it"),
         ("- a", "func.yaml: no fields in it"),
+        ("name: a\nentrypoint: sh -c 'x", 'func.yaml:2: `entrypoint` is "sh -c \'x": a quote in'),
     ],
 )
 def test_a_mistake_is_told_with_its_line(text: str, message: str) -> None:
@@ -159,6 +164,8 @@ def test_the_fn_projects_fields_are_passed_over_with_a_word() -> None:
         ("# x\nversion:   '0.0.1'  # y\nname: a", "# x\nversion:   '0.0.2'  # y\nname: a"),
         ('name: a\nversion: "0.0.1"\n', 'name: a\nversion: "0.0.2"\n'),
         ("a: 1\nname: b\n", "a: 1\nversion: 0.0.2\nname: b\n"),
+        ("a: 1\r\nname: b\r\n", "a: 1\r\nversion: 0.0.2\r\nname: b\r\n"),
+        ("# \x85 \u2028\nversion: 0.0.1\nname: b\n", "# \x85 \u2028\nversion: 0.0.2\nname: b\n"),
     ],
 )
 def test_a_new_version_changes_nothing_else(before: str, after: str) -> None:
@@ -176,6 +183,44 @@ def test_bump_keeps_the_whole_file(tmp_path: Path) -> None:
     file = funcfile.load(tmp_path)
     funcfile.write_version(file, funcfile.bumped(file.version))
     assert (tmp_path / "func.yaml").read_text() == WHOLE.replace("0.0.7", "0.0.8")
+
+
+def test_line_ends_of_windows_stayed_not_when_the_version_was_written(tmp_path: Path) -> None:
+    (tmp_path / "func.yaml").write_bytes(b"name: a\r\nversion: 0.0.1\r\n")
+    funcfile.write_version(funcfile.load(tmp_path), "0.0.2")
+    assert (tmp_path / "func.yaml").read_bytes() == b"name: a\r\nversion: 0.0.2\r\n"
+
+
+def test_a_version_before_a_release_could_not_be_bumped() -> None:
+    assert funcfile.bumped("1.2.9-rc1") == "1.2.10"
+
+
+def test_a_network_of_its_own_could_not_be_asked_for() -> None:
+    assert parse("name: a\nisolation: network").fields["isolation"] == "network"
+
+
+def test_values_are_those_of_the_platform() -> None:
+    words = (funcfields.TYPES, funcfields.FORMATS, funcfields.ISOLATIONS)
+    assert words == tuple(map(get_args, (messages.Mode, messages.Format, messages.Isolation)))
+    assert funcfields.MEMORY_MB == (validation.MEMORY_MIN_MB, validation.MEMORY_MAX_MB)
+    most = (funcfields.TIMEOUT_S, funcfields.MAX_CONCURRENCY, funcfields.MIN_SANDBOXES)
+    assert [limits[1] for limits in most] == [
+        validation.TIMEOUT_MAX_S,
+        validation.MAX_CONCURRENCY_MAX,
+        validation.MIN_SANDBOXES_MAX,
+    ]
+
+
+def test_a_field_twice_was_called_no_yaml() -> None:
+    assert (
+        complaint("name: a\nname: b").hint == "Each name can be there once: remove one of the two."
+    )
+
+
+def test_a_field_knows_its_line() -> None:
+    file = parse("name: a\n\nruntime: go\nrun_image: x\n")
+    found = [file.where(name) for name in ("runtime", "base", "memory")]
+    assert found == ["func.yaml:3", "func.yaml:4", "func.yaml"]
 
 
 def test_two_files_are_one_too_many(tmp_path: Path) -> None:
