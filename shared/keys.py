@@ -24,6 +24,10 @@ WANTED = f"{TAG}:wanted"
 #: String with expiry: the id of the active scheduler; and the count of its reigns.
 LEASE = f"{TAG}:lease"
 EPOCH = f"{TAG}:epoch"
+#: Hash, for each kind of sandbox that has a grant: how many calls may go to a runner past the
+#: scheduler now, to which one, by which grant, as which `messages.Assignment`. scheduler -> api,
+#: runners.
+GRANTS = f"{TAG}:grants"
 #: Hash, app -> number that changes with each change of the app or its routes. api <-> api.
 CATALOG_VERSIONS = f"{TAG}:catalog-versions"
 #: Sorted set, call id by the epoch ms at which its reservation for an outside worker ends; and

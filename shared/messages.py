@@ -95,6 +95,8 @@ class Assignment(Wire, frozen=True):
     #: Which scheduler's reign assigned it; a runner refuses older ones than it has seen.
     epoch: int
     assigned_ms: int
+    #: The grant in whose place the call came, past the scheduler; "": the scheduler gave it.
+    grant: str = ""
 
 
 class Cancel(Wire, frozen=True):
@@ -242,6 +244,19 @@ class ExecutionFinished(Wire, frozen=True, tag="finished"):
 
     runner_id: str
     call_id: str
+    #: The grant in whose place it came, if it is not open to the next call any more.
+    grant: str = ""
+
+
+class PlaceKept(Wire, frozen=True, tag="kept"):
+    """runner -> scheduler: a call that came by a grant has ended, its sandbox is being removed.
+
+    Its place is held under the call's own id from now on, until `ExecutionFinished`.
+    """
+
+    runner_id: str
+    call_id: str
+    grant: str
 
 
 class RunnerGone(Wire, frozen=True, tag="gone"):
@@ -254,9 +269,11 @@ class CancelCall(Wire, frozen=True, tag="cancel"):
     """api -> scheduler: the caller has left."""
 
     call_id: str
+    #: Where the call went by a grant; "": to the scheduler, or nobody knows.
+    runner_id: str = ""
 
 
-Event = Heartbeat | ExecutionFinished | RunnerGone | CancelCall
+Event = Heartbeat | ExecutionFinished | PlaceKept | RunnerGone | CancelCall
 
 M = TypeVar("M")
 _encoder = msgspec.msgpack.Encoder()

@@ -7,6 +7,7 @@ it. Each script here says what it needs and returns; the callers decide. What a 
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -136,26 +137,51 @@ def name(command: Command) -> str:
 
 
 _ENQUEUE = Script(
-    shared=("catalog calls finished", "queue_max inline_max"),
-    own=("apart", "app version head parcel record ttl_ms"),
+    shared=("catalog calls finished grants", "queue_max inline_max runner"),
+    own=("apart", "app version kind head parcel record ttl_ms"),
     first="""
-local waiting, versions = redis.call('XLEN', calls), {}
+local waiting, versions, granted = redis.call('XLEN', calls), {}, {}
+local function granted_to(kind)
+  local grant = granted[kind]
+  if not grant then
+    local free, to, as = unpack(
+      redis.call('HMGET', grants, kind .. ':free', kind .. ':to', kind .. ':as'))
+    grant = {free = tonumber(free or '0'), to = to, as = as, taken = 0}
+    granted[kind] = grant
+  end
+  return grant
+end
 """,
     each="""
 if not versions[app] then versions[app] = redis.call('HGET', catalog, app) or '0' end
 if versions[app] ~= version then return 'stale' end
 if waiting >= tonumber(queue_max) then return 'full' end
 if record ~= '' then redis.call('XADD', finished, '*', 'm', record) end
-local id
+local entry = {'h', head}
 if #parcel > tonumber(inline_max) then
   redis.call('SET', apart, parcel)
   if ttl_ms ~= '0' then redis.call('PEXPIRE', apart, ttl_ms) end
-  id = redis.call('XADD', calls, '*', 'h', head)
 else
-  id = redis.call('XADD', calls, '*', 'h', head, 'p', parcel)
+  entry[3], entry[4] = 'p', parcel
+end
+if kind ~= '' then
+  local grant = granted_to(kind)
+  if grant.free > grant.taken then
+    local id = redis.call(
+      'XADD', runner .. grant.to, 'NOMKSTREAM', '*', 'k', 'assign', 'a', grant.as, unpack(entry))
+    if id then
+      grant.taken = grant.taken + 1
+      return {id, grant.to}
+    end
+  end
 end
 waiting = waiting + 1
-return id
+return redis.call('XADD', calls, '*', unpack(entry))
+""",
+    last="""
+for kind, grant in pairs(granted) do
+  if grant.taken > 0 then redis.call('HINCRBY', grants, kind .. ':free', -grant.taken) end
+end
 """,
 )
 
@@ -171,19 +197,22 @@ def enqueue(
 ) -> Step:
     """api: accept a call. Returns the entry id, or `STALE`, or `FULL`, with nothing done.
 
-    `catalog_version` is the version of the app's catalog that the route was read at;
-    `parcel_ttl_ms` 0 keeps a separate parcel until the call ends (async).
+    A sync call of a kind that has a grant with a free place goes to that runner at once: the
+    answer is a list then, of the entry id and the runner's. `catalog_version` is the version of the
+    app's catalog that the route was read at; `parcel_ttl_ms` 0 keeps a separate parcel until the
+    call ends (async).
     """
     own = (
         head.app,
         catalog_version,
+        head.sandbox_key if head.mode == "sync" else "",
         messages.encode(head),
         messages.encode(parcel),
         messages.encode(record) if record else b"",
         parcel_ttl_ms,
     )
-    names = (keys.CATALOG_VERSIONS, keys.calls(head.mode), keys.FINISHED)
-    shared = (names, (queue_max, PARCEL_INLINE_MAX_BYTES))
+    names = (keys.CATALOG_VERSIONS, keys.calls(head.mode), keys.FINISHED, keys.GRANTS)
+    shared = (names, (queue_max, PARCEL_INLINE_MAX_BYTES, keys.runner("")))
     return Step(_ENQUEUE, shared, ((keys.parcel(head.call_id),), own))
 
 
@@ -239,28 +268,116 @@ def forward_cancel(runner_id: str, call_id: str) -> Step:
     return Step(_FORWARD_CANCEL, ((), ()), own)
 
 
-_END = Script(
-    shared=("stream finished events complete", ""),
-    own=("reply_to parcel", "entry_id reply record freed"),
+_GRANT = Script(
+    shared=("reigns", "epoch"),
+    own=("grants", "kind grant runner assignment"),
     frees=True,
     first="""
-local parcels = {}
+local fenced = tonumber(redis.call('GET', reigns) or '0') > tonumber(epoch)
 """,
     each="""
-if freed ~= '' then redis.call('XADD', events, '*', 'm', freed) end
+if fenced then return 'fenced' end
+if redis.call('HGET', grants, kind .. ':id') ~= grant then
+  redis.call('HSET', grants, kind .. ':id', grant, kind .. ':to', runner,
+    kind .. ':as', assignment, kind .. ':free', 0)
+end
+return redis.call('HINCRBY', grants, kind .. ':free', 1)
+""",
+)
+
+
+def grant(kind: str, runner_id: str, assignment: messages.Assignment) -> Step:
+    """scheduler: let one more call of a kind of sandbox go to a runner past the scheduler.
+
+    `assignment` bears the grant's id. Returns how many may now; or `FENCED`, with nothing done,
+    if a later reign has begun.
+    """
+    own = (kind, assignment.grant, runner_id, messages.encode(assignment))
+    return Step(_GRANT, ((keys.EPOCH,), (assignment.epoch,)), ((keys.GRANTS,), own))
+
+
+_RECALL = Script(
+    shared=("", ""),
+    own=("grants", "kind grant close"),
+    frees=True,
+    each="""
+if redis.call('HGET', grants, kind .. ':id') ~= grant then return -1 end
+local free = tonumber(redis.call('HGET', grants, kind .. ':free'))
+if close ~= '' then
+  redis.call('HDEL', grants, kind .. ':id', kind .. ':to', kind .. ':as', kind .. ':free')
+else
+  redis.call('HSET', grants, kind .. ':free', 0)
+end
+return free
+""",
+)
+
+
+def recall(kind: str, grant_id: str, *, close: bool) -> Step:
+    """scheduler: take the free places of a grant back; returns how many, -1 if it is not there.
+
+    `close`: the others do not become free for the next call, but are told to the scheduler.
+    """
+    own = (kind, grant_id, "close" if close else "")
+    return Step(_RECALL, ((), ()), ((keys.GRANTS,), own))
+
+
+_CANCEL = Script(
+    shared=("", ""),
+    own=("events", "cancel"),
+    frees=True,
+    each="""
+return redis.call('XADD', events, '*', 'm', cancel)
+""",
+)
+
+
+def cancel(call_id: str, runner_id: str) -> Step:
+    """api: tell the scheduler that a caller has left. A step, so that it follows its `enqueue`."""
+    own = ((keys.EVENTS,), (messages.encode(messages.CancelCall(call_id, runner_id)),))
+    return Step(_CANCEL, ((), ()), own)
+
+
+_END = Script(
+    shared=("stream finished events complete grants", ""),
+    own=("reply_to parcel", "entry_id reply record told kind grant"),
+    frees=True,
+    first="""
+local parcels, ids, freed = {}, {}, {}
+local function freed_again(kind, grant)
+  if not ids[kind] then ids[kind] = redis.call('HGET', grants, kind .. ':id') or '' end
+  if ids[kind] ~= grant then return false end
+  freed[kind] = (freed[kind] or 0) + 1
+  return true
+end
+""",
+    each="""
+if grant == '' and told ~= '' then redis.call('XADD', events, '*', 'm', told) end
 if entry_id ~= '' and redis.call('XDEL', stream, entry_id) == 0 then return 0 end
+if grant ~= '' and not (kind ~= '' and freed_again(kind, grant)) then
+  redis.call('XADD', events, '*', 'm', told)
+end
 if reply ~= '' then redis.call('XADD', reply_to, 'NOMKSTREAM', '*', 'm', reply) end
 redis.call('XADD', finished, '*', 'm', record)
 parcels[#parcels + 1] = parcel
 return 1
 """,
     last="""
+for kind, count in pairs(freed) do redis.call('HINCRBY', grants, kind .. ':free', count) end
 if #parcels > 0 then
   redis.call('UNLINK', unpack(parcels))
   redis.call('INCRBY', complete, #parcels)
 end
 """,
 )
+
+
+class Place(NamedTuple):
+    """The place of a grant that a call came in."""
+
+    grant: str
+    #: The kind of sandbox whose next call may have it; "" while the call's own is removed.
+    kind: str
 
 
 def end(
@@ -270,19 +387,23 @@ def end(
     reply: messages.Reply | None,
     reply_to: str,
     *,
-    freed: messages.ExecutionFinished | None = None,
+    told: messages.ExecutionFinished | messages.PlaceKept | None = None,
+    place: Place | None = None,
 ) -> Step:
     """Whoever owns a call's entry: end the call, with its reply (if one waits) and its record.
 
-    `freed` is told to the scheduler in the same step, whoever owns the entry. Returns 1; or 0,
-    with nothing else done, if the entry was no longer there: somebody else owns it. A reply stream
-    that has expired is not made again: its api replica is gone.
+    `told` is told to the scheduler in the same step, whoever owns the entry. If the call came by a
+    grant, only by who owns it, and not if its place is free for the next call again. Returns 1; or
+    0, with nothing else done, if the entry was no longer there: somebody else owns it. A reply
+    stream that has expired is not made again: its api replica is gone.
     """
     sent = messages.encode(reply) if reply and reply_to else b""
-    told = messages.encode(freed) if freed else b""
-    shared = ((stream, keys.FINISHED, keys.EVENTS, keys.COMPLETE), ())
+    said = messages.encode(told) if told else b""
+    names = (stream, keys.FINISHED, keys.EVENTS, keys.COMPLETE, keys.GRANTS)
     own_keys = (keys.reply(reply_to), keys.parcel(record.call_id))
-    return Step(_END, shared, (own_keys, (entry_id, sent, messages.encode(record), told)))
+    kind, grant = (place.kind, place.grant) if place else ("", "")
+    own = (entry_id, sent, messages.encode(record), said, kind, grant)
+    return Step(_END, (names, ()), (own_keys, own))
 
 
 _MOVE_BACK = (
@@ -291,6 +412,7 @@ _MOVE_BACK = (
 local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
 if #found == 0 then return 0 end
 redis.call('XDEL', KEYS[1], ARGV[1])
+if ARGV[3] ~= '' then redis.call('XADD', KEYS[3], '*', 'm', ARGV[3]) end
 local entry = {'h', ARGV[2]}
 local parts = found[1][2]
 for i = 1, #parts, 2 do
@@ -302,13 +424,20 @@ return 1
 )
 
 
-def move_back(runner_id: str, entry_id: bytes, head: messages.CallHead) -> Command:
+def move_back(
+    runner_id: str,
+    entry_id: bytes,
+    head: messages.CallHead,
+    freed: messages.ExecutionFinished | None = None,
+) -> Command:
     """scheduler or draining runner: put a call from a runner's stream back among the waiting.
 
-    `head` replaces the old one (its attempt may have grown). Returns 1, or 0 if it was gone.
+    `head` replaces the old one (its attempt may have grown). `freed` is told to the scheduler, who
+    so reads it before the call. Returns 1; or 0, with nothing done, if it was gone.
     """
-    names = (keys.runner(runner_id), keys.calls(head.mode))
-    return ("EVAL", _MOVE_BACK, len(names), *names, entry_id, messages.encode(head))
+    names = (keys.runner(runner_id), keys.calls(head.mode), keys.EVENTS)
+    told = messages.encode(freed) if freed else b""
+    return ("EVAL", _MOVE_BACK, len(names), *names, entry_id, messages.encode(head), told)
 
 
 def reply_part(reply_to: str, part: messages.StreamHead | messages.StreamChunk) -> Command:
@@ -468,7 +597,7 @@ def move_back_unread(runner_id: str, entry_id: bytes, head: messages.CallHead) -
     step, because a runner that was thought lost may read at any moment.
     """
     names = (keys.runner(runner_id), keys.calls(head.mode))
-    return ("EVAL", _MOVE_BACK_UNREAD, len(names), *names, entry_id, messages.encode(head))
+    return ("EVAL", _MOVE_BACK_UNREAD, len(names), *names, entry_id, messages.encode(head), b"")
 
 
 _DROP_RUNNER = """

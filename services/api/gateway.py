@@ -141,7 +141,7 @@ class Gateway:
             if isinstance(error, asyncio.CancelledError | Unavailable | Late):
                 # `Unavailable` too: nobody knows whether Redis took the call. The outbox keeps
                 # the order, so the cancel is never ahead of its call.
-                self._cancel(call.call_id)
+                self._cancel(call.call_id, waiter.runner_id)
             raise
         finally:
             if waiter.timer is not None:
@@ -157,6 +157,9 @@ class Gateway:
         self._noticing.add((waiter, call))
 
     def _check_enqueued(self, waiter: Waiter, call: messages.CallHead, answer: object) -> None:
+        if isinstance(answer, list):
+            waiter.runner_id = answer[1].decode()
+            return
         error = answer if isinstance(answer, Exception) else self._refusal(call, answer)
         if isinstance(error, Unavailable):
             self._look_now.set()
@@ -222,10 +225,11 @@ class Gateway:
         """Let go of a streamed answer; if its call has not ended, it is stopped."""
         self._waiters.forget(stream.head.call_id)
         if not stream.replied:
-            self._cancel(stream.head.call_id)
+            self._cancel(stream.head.call_id, stream.head.runner_id)
 
-    def _cancel(self, call_id: str) -> None:
-        self._post(keys.EVENTS, messages.CancelCall(call_id))
+    def _cancel(self, call_id: str, runner_id: str) -> None:
+        """Have a call stopped: by the scheduler, who may need to be told where it went."""
+        self._outbox.post(scripts.cancel(call_id, runner_id), _log_loss)
 
     def _post(self, stream: str, message: messages.Wire) -> None:
         """Append a message that nobody waits for; if it is lost, the log says so."""
@@ -266,7 +270,7 @@ class Gateway:
         except Overrun as error:
             # Its writer may be held up by the caller's connection; the function stops at once.
             log.error("answer_overruns", call_id=part.call_id, error=error.message)  # noqa: TRY400
-            self._cancel(part.call_id)
+            self._cancel(part.call_id, self._waiters.runner_of(part.call_id))
             return
         if not wanted and not isinstance(part, messages.StreamChunk):
             metrics.LATE_REPLIES.inc()

@@ -94,10 +94,12 @@ class Waiter:
     Its answer is whole (a `Reply`), or a stream that the same waiter then feeds.
     """
 
-    __slots__ = ("answer", "call_id", "stream", "timer")
+    __slots__ = ("answer", "call_id", "runner_id", "stream", "timer")
 
     def __init__(self, call_id: str) -> None:
         self.call_id = call_id
+        #: The runner that its call went to by a grant; "": to the scheduler, or not known yet.
+        self.runner_id = ""
         self.answer: asyncio.Future[messages.Reply | AnswerStream]
         self.answer = asyncio.get_running_loop().create_future()
         self.stream: AnswerStream | None = None
@@ -170,6 +172,11 @@ class Waiters:
         for stream in streams:
             stream.end(error)
         return len(streams)
+
+    def runner_of(self, call_id: str) -> str:
+        """Return the runner that a call is known to have gone to; "" if none is."""
+        waiter = self._by_id.get(call_id)
+        return waiter.runner_id if waiter else ""
 
     def forget(self, call_id: str) -> None:
         """Let go of a waiter, answered or not; harmless if it is gone already."""

@@ -277,12 +277,24 @@ class Runner:
         self._let_go(head.call_id)
         if self._delivery.held_bytes > self._settings.held_max_bytes:
             record, reply = _lightened(record, reply)
-        freed = messages.ExecutionFinished(self._id, head.call_id) if command.freed else None
+        told, place = self._told_of(command)
         ending = scripts.end(
-            self._stream, command.entry_id, record, reply, head.reply_to, freed=freed
+            self._stream, command.entry_id, record, reply, head.reply_to, told=told, place=place
         )
         self._ending.add(command.entry_id)
         self._delivery.post(ending, partial(self._told, command))
+
+    def _told_of(
+        self, command: state.EndCall
+    ) -> tuple[messages.ExecutionFinished | messages.PlaceKept | None, scripts.Place | None]:
+        """Return what the scheduler is to know of an ended call, and the place that it leaves."""
+        head, grant = command.head, command.grant
+        if command.freed:
+            place = scripts.Place(grant, head.sandbox_key) if grant else None
+            return messages.ExecutionFinished(self._id, head.call_id, grant), place
+        if not grant:
+            return None, None
+        return messages.PlaceKept(self._id, head.call_id, grant), scripts.Place(grant, "")
 
     def _told(self, command: state.EndCall, answer: Any) -> None:  # noqa: ANN401 (what Redis says)
         """Note that Redis knows of the end of a call; answer 0: it was somebody else's by then."""
@@ -303,23 +315,24 @@ class Runner:
             )
 
     def _free(self, command: state.FreeCapacity) -> None:
-        self._delivery.post(self._freed(command.call_id))
+        freed = messages.ExecutionFinished(self._id, command.call_id)
+        self._delivery.post(scripts.tell(freed))
 
     def _hand_back(self, command: state.HandBack) -> None:
         """Put a call back among the waiting.
 
-        That its capacity is free is told first: were it told after, the scheduler could have
-        assigned the call again by then, and would free the new reservation.
+        That its capacity is free is told in the same step: were it told after, the scheduler could
+        have assigned the call again by then, and would free the new reservation.
         """
         log.info("call_handed_back", call_id=command.head.call_id, why=command.why)
         metrics.HANDED_BACK.inc()
         execution = self.state.calls.get(command.head.call_id)
         if execution is None or execution.entry_id == command.entry_id:
             self._let_go(command.head.call_id)
-        back = scripts.move_back(self._id, command.entry_id, command.head)
-        free = self._freed(command.head.call_id)
+        freed = messages.ExecutionFinished(self._id, command.head.call_id, command.grant)
+        back = scripts.move_back(self._id, command.entry_id, command.head, freed)
         self._ending.add(command.entry_id)
-        self._spawn(self._do_hand_back(command.entry_id, free, back), "hand back")
+        self._spawn(self._do_hand_back(command.entry_id, back), "hand back")
 
     def _drop(self, command: state.DropEntry) -> None:
         self._delivery.post(self._deletion(command.entry_id))
@@ -396,17 +409,14 @@ class Runner:
                 self.apply(state.ParcelFetched(call_id, parcel))
                 return
 
-    async def _do_hand_back(self, entry_id: bytes, *commands: scripts.Command) -> None:
-        await self._delivery.deliver(*commands)
+    async def _do_hand_back(self, entry_id: bytes, back: scripts.Command) -> None:
+        await self._delivery.deliver(back)
         self._ending.discard(entry_id)
 
     def _let_go(self, call_id: str) -> None:
         """Forget what is only known of calls whose outcome is not told yet."""
         self._asked_s.pop(call_id, None)
         self._alarms.drop(call_id)
-
-    def _freed(self, call_id: str) -> scripts.Command:
-        return scripts.tell(messages.ExecutionFinished(self._id, call_id))
 
     def _deletion(self, entry_id: bytes) -> scripts.Command:
         return ("XDEL", self._stream, entry_id)

@@ -249,6 +249,8 @@ class EndCall(_Command, frozen=True):
     reply: messages.Reply | None
     head: messages.CallHead
     freed: bool
+    #: The grant in whose place it came; "": the scheduler gave it.
+    grant: str = ""
 
 
 class FreeCapacity(_Command, frozen=True):
@@ -263,6 +265,8 @@ class HandBack(_Command, frozen=True):
     entry_id: bytes
     head: messages.CallHead
     why: str
+    #: As in `EndCall`.
+    grant: str = ""
 
 
 class DropEntry(_Command, frozen=True):
@@ -312,6 +316,8 @@ class Execution:
     head: messages.CallHead
     phase: Phase = Phase.FETCHING
     parcel: messages.Parcel | None = None
+    #: The grant in whose place it came; "": the scheduler gave it.
+    grant: str = ""
     #: The sandbox it runs or ran in; "" before.
     sandbox_id: str = ""
     #: Epoch milliseconds; None until it runs.
@@ -451,17 +457,17 @@ class State:
     # Calls come.
 
     def _assigned(self, event: Assigned, now_ms: int) -> list[Command]:
-        head, epoch = event.head, event.assignment.epoch
+        head, epoch, grant = event.head, event.assignment.epoch, event.assignment.grant
         if epoch < self.epoch:
             why = f"assigned in reign {epoch}, now is {self.epoch}"
-            return [HandBack(event.entry_id, head, why)]
+            return [HandBack(event.entry_id, head, why, grant)]
         self.epoch = epoch
         known = self.calls.get(head.call_id)
         if known is not None:
             return self._assigned_again(known, event)
         if why := self._why_not():
-            return [HandBack(event.entry_id, head, why)]
-        execution = self.calls[head.call_id] = Execution(event.entry_id, head)
+            return [HandBack(event.entry_id, head, why, grant)]
+        execution = self.calls[head.call_id] = Execution(event.entry_id, head, grant=grant)
         if head.deadline_ms and head.deadline_ms <= now_ms:
             return self._stop(execution, StopReason.DEADLINE, now_ms)
         if event.parcel is None:
@@ -495,6 +501,7 @@ class State:
         if known.entry_id == event.entry_id:
             return []
         known.entry_id, known.head = event.entry_id, event.head
+        known.grant = event.assignment.grant
         if known.phase is Phase.ENDED:
             known.hand_back = "an earlier attempt was being removed"
         return []
@@ -513,7 +520,7 @@ class State:
         """Let a call of which nothing has been run go back among the waiting."""
         self.pool.forget(execution.head.call_id, key_of(execution.head))
         del self.calls[execution.head.call_id]
-        return [HandBack(execution.entry_id, execution.head, why)]
+        return [HandBack(execution.entry_id, execution.head, why, execution.grant)]
 
     def _put_back_all(self, why: str) -> list[Command]:
         unbegun = [e for e in self.calls.values() if e.phase in {Phase.FETCHING, Phase.WAITING}]
@@ -669,7 +676,7 @@ class State:
         reply = None
         if head.reply_to:
             reply = messages.Reply(head.call_id, reached, result.start_ms, result.run_ms)
-        return EndCall(execution.entry_id, record, reply, head, freed)
+        return EndCall(execution.entry_id, record, reply, head, freed, execution.grant)
 
     def _why_again(self, execution: Execution, result: runs.Result) -> str:
         """Return why a call is to be run once more, elsewhere or later; "" if it is not.
@@ -692,7 +699,8 @@ class State:
     def _removed(self, execution: Execution) -> list[Command]:
         """Tell that nothing of an ended call is left."""
         if execution.hand_back:
-            return [HandBack(execution.entry_id, execution.head, execution.hand_back)]
+            why, grant = execution.hand_back, execution.grant
+            return [HandBack(execution.entry_id, execution.head, why, grant)]
         return [FreeCapacity(execution.head.call_id)]
 
     # Sandboxes.

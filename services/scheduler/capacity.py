@@ -4,6 +4,8 @@
 several of them goes through here. Knows nothing of what waits, or of which app goes first.
 """
 
+import msgspec
+
 from services.scheduler.events import Waiting
 from services.scheduler.fleet import Fleet, Runner, Standing
 from services.scheduler.ledger import NOTHING, Group, Ledger, Reservation, Size
@@ -129,6 +131,13 @@ class Capacity:
             self.placement.set_free(held.engine_id, self.ledger.free(held.engine_id))
         return freed
 
+    def rename(self, held: Reservation, call_id: str) -> None:
+        """Let another call hold what this one holds."""
+        runner = self.fleet[held.runner_id]
+        self.take(held)
+        named = msgspec.structs.replace(held, call_id=call_id, entry_id=b"")
+        self._count_in(named, runner, self.ledger.recover(named))
+
     def check(self) -> None:
         """Raise AssertionError unless the invariants hold. For tests, after every event."""
         for part in (self.ledger, self.fleet, self.placement, self.sandboxes):
@@ -171,4 +180,5 @@ def _reservation(call: Waiting, runner: Runner, entry_id: bytes) -> Reservation:
         entry_id,
         head.sandbox_key,
         call.group,
+        head.mode == "sync",
     )

@@ -102,6 +102,15 @@ class RunnerAudited(_Fact, frozen=True):
 
     runner_id: str
     missing: frozenset[str]
+    #: Grant -> how many calls in the stream came by it.
+    granted: dict[str, int] = {}
+
+
+class GrantRecalled(_Fact, frozen=True):
+    """An answer to `RecallGrant`: so many places were free."""
+
+    grant_id: str
+    free: int
 
 
 class Tick(_Fact, frozen=True):
@@ -118,6 +127,7 @@ Event = (
     | AssignFailed
     | RunnerReclaimed
     | RunnerAudited
+    | GrantRecalled
     | Tick
 )
 
@@ -167,6 +177,25 @@ class AuditRunner(_Command, frozen=True):
     call_ids: tuple[str, ...]
 
 
+class GrantPlace(_Command, frozen=True):
+    """Let one more call of a kind of sandbox go to a runner past us."""
+
+    grant_id: str
+    kind: str
+    runner_id: str
+
+
+class RecallGrant(_Command, frozen=True):
+    """Take back what is free of a grant; `GrantRecalled` is to follow.
+
+    `close`: what is in use then is told when it comes back, and not left to the next call.
+    """
+
+    grant_id: str
+    kind: str
+    close: bool
+
+
 class ScanAsync(_Command, frozen=True):
     """Read an app's async calls from an entry on that was passed over before."""
 
@@ -189,6 +218,8 @@ Command = (
     | ForwardCancel
     | ReclaimRunner
     | AuditRunner
+    | GrantPlace
+    | RecallGrant
     | ScanAsync
     | ReportWait
 )

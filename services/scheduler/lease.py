@@ -21,6 +21,10 @@ _RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """
+_BEGIN_REIGN = """
+redis.call('DEL', KEYS[2])
+return redis.call('INCR', KEYS[1])
+"""
 
 
 class LeaseLost(MillraceError):
@@ -63,8 +67,8 @@ class Lease:
         self._until_s = asked_s + LEASE_MS / 1000
 
     async def begin_reign(self) -> int:
-        """Return the number of a new reign, greater than any before."""
-        return int(await self._redis.incr(keys.EPOCH))
+        """Return the number of a new reign, greater than any before; no grant is left."""
+        return int(await self._redis.eval(_BEGIN_REIGN, 2, keys.EPOCH, keys.GRANTS))
 
     async def release(self) -> None:
         """Let a standby take over at once, if the lease is still ours."""

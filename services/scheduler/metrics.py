@@ -25,6 +25,7 @@ DECISION_SECONDS = Histogram(
     buckets=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
 )
 WAITING = Gauge("millrace_waiting_calls", "Calls waiting for capacity.", ["reason"])
+GRANTED = Gauge("millrace_granted_places", "Calls that may be at runners now past the scheduler.")
 RUNNERS = Gauge("millrace_runners", "Runners known.", ["standing"])
 MEMORY_MB = Gauge("millrace_engine_memory_mb", "Memory of an engine.", ["engine", "kind"])
 CPUS = Gauge("millrace_engine_cpus", "Cpus of an engine.", ["engine", "kind"])
@@ -39,6 +40,7 @@ def show(state: State) -> None:
     waiting = state.waiting_by_reason()
     for reason in get_args(Reason):
         WAITING.labels(reason).set(waiting.get(reason, 0))
+    GRANTED.set(len(state.grants))
     standings = {"usable": 0, "unable": 0, "draining": 0, "held": 0, "leaving": 0}
     for runner in state.fleet:
         standings[runner.describe()] += 1
@@ -65,6 +67,7 @@ def _show_engines(engines: dict[str, tuple[Size, Size]]) -> None:
 def show_nothing() -> None:
     """Clear the gauges: a standby knows nothing."""
     LEADER.set(0)
+    GRANTED.set(0)
     _show_engines({})
     for gauge in (WAITING, RUNNERS):
         gauge.clear()

@@ -63,7 +63,7 @@ class Reign:
         self, settings: Settings, redis: Redis, outbox: Outbox, lease: Lease, epoch: int
     ) -> None:
         self._redis, self._outbox, self._lease, self._epoch = redis, outbox, lease, epoch
-        self._state = State(settings)
+        self._state = State(settings, epoch)
         self._intake = Intake(outbox)
         outbox.follow(lambda: len(self._state.ledger))
         self._reclaimer = Reclaimer(redis, outbox, self._intake, settings.max_attempts)
@@ -88,6 +88,8 @@ class Reign:
             events.ForwardCancel: self._forward_cancel,
             events.ReclaimRunner: self._reclaim,
             events.AuditRunner: self._audit,
+            events.GrantPlace: self._grant,
+            events.RecallGrant: self._recall,
             events.ScanAsync: self._scan,
             events.ReportWait: self._report,
         }
@@ -301,6 +303,25 @@ class Reign:
     def _forward_cancel(self, command: events.ForwardCancel) -> None:
         self._send(scripts.forward_cancel(command.runner_id, command.call_id))
 
+    def _grant(self, command: events.GrantPlace) -> None:
+        assignment = messages.Assignment(self._epoch, self._now.ms, command.grant_id)
+        self._send(scripts.grant(command.kind, command.runner_id, assignment), self._granted)
+
+    def _granted(self, said: Any) -> None:  # noqa: ANN401
+        if self._answer(said) == scripts.FENCED:
+            self._end_with(LeaseLost("a later reign has begun"))
+
+    def _recall(self, command: events.RecallGrant) -> None:
+        recall = scripts.recall(command.kind, command.grant_id, close=command.close)
+        self._send(recall, partial(self._recalled, command.grant_id))
+
+    def _recalled(self, grant_id: str, said: Any) -> None:  # noqa: ANN401
+        free = self._answer(said)
+        if free is not None and free < 0:
+            self._end_with(LeaseLost("Redis has lost what was granted, or a later reign has begun"))
+        elif free is not None:
+            self._take(events.GrantRecalled(grant_id, free))
+
     def _report(self, command: events.ReportWait) -> None:
         head = command.call.head
         log.warning(
@@ -328,14 +349,15 @@ class Reign:
     async def _do_audit(self, command: events.AuditRunner) -> None:
         stream = keys.runner(command.runner_id)
         await self._all_landed()  # what was given to the runner just now must be in its stream
-        there = {
-            head.call_id
-            async for entry in pages.entries(self._redis, stream)
-            if entry[1].get(b"k") == b"assign"
-            and (head := self._intake.head(stream, entry)) is not None
-        }
+        there: set[str] = set()
+        granted: Counter[str] = Counter()
+        async for entry in pages.entries(self._redis, stream):
+            head = self._intake.head(stream, entry) if entry[1].get(b"k") == b"assign" else None
+            if head is not None:
+                there.add(head.call_id)
+                granted[messages.decode(entry[1].get(b"a"), messages.Assignment).grant] += 1
         missing = frozenset(command.call_ids) - there
-        self._take(events.RunnerAudited(command.runner_id, missing))
+        self._take(events.RunnerAudited(command.runner_id, missing, dict(granted)))
 
     def _scan(self, command: events.ScanAsync) -> None:
         self._start(self._do_scan(command), f"scan {command.app}")

@@ -15,6 +15,7 @@ from services.scheduler.backlog import Admission, Backlog
 from services.scheduler.capacity import Capacity
 from services.scheduler.events import Command, Event, Now, Waiting
 from services.scheduler.fleet import Runner, Standing
+from services.scheduler.grants import Grant, Grants
 from services.scheduler.ledger import NOTHING, Group, Reservation, Size
 from services.scheduler.levels import ANYWHERE, NOWHERE
 from services.scheduler.placement import Reason, Shortage
@@ -35,6 +36,8 @@ REPORT_AFTER_MS = 1000
 REPORT_EVERY_S = 10.0
 #: A runner that says it holds fewer calls than the ledger has is audited so often, in seconds.
 AUDIT_EVERY_S = 10.0
+#: Places that are free are taken back so often, in seconds.
+SWEEP_S = 1.0
 
 
 class State:
@@ -43,8 +46,10 @@ class State:
     After each event everything is placed that can be: what still waits, waits for capacity.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, epoch: int = 0) -> None:
+        """`epoch` is the number of the reign."""
         self._settings = settings
+        self.grants = Grants(epoch)
         self.capacity = Capacity()
         self.fleet = self.capacity.fleet
         self.ledger = self.capacity.ledger
@@ -62,9 +67,11 @@ class State:
         #: Runner -> when it was last audited, and what was missing then.
         self._audits: dict[str, tuple[float, frozenset[str]]] = {}
         self._last_tick: tuple[float, bool] | None = None
+        self._swept_s = 0.0
         self._doors: dict[type, Door] = {
             messages.Heartbeat: self._heartbeat,
             messages.ExecutionFinished: self._execution_finished,
+            messages.PlaceKept: self._place_kept,
             messages.RunnerGone: self._runner_gone,
             messages.CancelCall: self._caller_left,
             events.Rebuilt: self._rebuilt,
@@ -73,6 +80,7 @@ class State:
             events.AssignFailed: self._assign_failed,
             events.RunnerReclaimed: self._runner_reclaimed,
             events.RunnerAudited: self._runner_audited,
+            events.GrantRecalled: self._grant_recalled,
             events.Tick: self._tick,
         }
 
@@ -82,6 +90,8 @@ class State:
         self._doors[type(event)](event)
         if self.backlog:
             self._place_all()
+            if self.grants and self.backlog:
+                self._close_grants(self.grants.open())
         for app, from_id in self.backlog.to_scan():
             self._commands.append(events.ScanAsync(app, from_id))
         commands, self._commands = self._commands, []
@@ -104,6 +114,7 @@ class State:
         """Raise AssertionError unless the invariants hold. For tests, after every event."""
         self.capacity.check()
         self.backlog.check()
+        self.grants.check()
         for call in self.backlog:
             if call.head.call_id in self.ledger:
                 raise AssertionError(f"{call.head.call_id} waits and is assigned")
@@ -139,14 +150,15 @@ class State:
 
     def _audit(self, said: messages.Heartbeat) -> None:
         """Ask after a runner's calls if it says for long that it has fewer than it was given."""
-        if said.running >= self.ledger.count_of(said.runner_id):
+        known = self.ledger.count_of(said.runner_id) - self.grants.out_of_sight(said.runner_id)
+        if said.running >= known:
             self._audits.pop(said.runner_id, None)
             return
         last_s, suspects = self._audits.setdefault(said.runner_id, (self._now.s, frozenset()))
         if self._now.s - last_s >= AUDIT_EVERY_S:
             self._audits[said.runner_id] = (self._now.s, suspects)
-            held = self.ledger.held_by(said.runner_id)
-            self._commands.append(events.AuditRunner(said.runner_id, held))
+            held = (c for c in self.ledger.held_by(said.runner_id) if c not in self.grants)
+            self._commands.append(events.AuditRunner(said.runner_id, tuple(held)))
 
     def _runner_audited(self, event: events.RunnerAudited) -> None:
         """Release what was missing in two audits: its `ExecutionFinished` never reached us.
@@ -154,8 +166,9 @@ class State:
         Once is not enough: a call leaves the runner's stream before its container is gone.
         """
         last_s, suspects = self._audits.get(event.runner_id, (self._now.s, frozenset()))
-        self._audits[event.runner_id] = (last_s, event.missing)
-        for call_id in sorted(suspects & event.missing):
+        missing = event.missing.union(self.grants.absent(event.runner_id, event.granted))
+        self._audits[event.runner_id] = (last_s, missing)
+        for call_id in sorted(suspects & missing):
             self._release(call_id, event.runner_id)
 
     def _runner_gone(self, event: messages.RunnerGone) -> None:
@@ -168,6 +181,7 @@ class State:
             return
         self.fleet.stand(runner_id, Standing.LEAVING)
         self._look_at(runner.engine_id)
+        self._close_grants([each for each in self.grants.open() if each.runner_id == runner_id])
         self._commands.append(events.ReclaimRunner(runner_id))
 
     def _runner_reclaimed(self, event: events.RunnerReclaimed) -> None:
@@ -243,7 +257,16 @@ class State:
         self.backlog.scanned(event.app, calls, event.next_id)
 
     def _execution_finished(self, event: messages.ExecutionFinished) -> None:
-        self._release(event.call_id, event.runner_id)
+        if event.call_id in self.grants:
+            return  # Told twice: its place is left to the next call already.
+        held = self.ledger.get(event.call_id) or self._place_of(event)
+        if held is None or held.runner_id != event.runner_id:
+            return
+        grant = self.grants.grant(held, self._now.s) if self._may_be_left(held) else None
+        if grant is None:
+            self._take_back(held)
+        else:
+            self._commands.append(events.GrantPlace(grant.grant_id, grant.kind, grant.runner_id))
 
     def _release(self, call_id: str, runner_id: str) -> None:
         """Free what a call holds, if it holds it at that runner."""
@@ -262,7 +285,12 @@ class State:
             self._left.popitem(last=False)
         held = self.ledger.get(event.call_id)
         if held is not None:
-            self._commands.append(events.ForwardCancel(held.runner_id, event.call_id))
+            runners = [held.runner_id]
+        else:
+            # It may have gone to a runner past us; if nobody knows to which, to any of these.
+            runners = [event.runner_id] if event.runner_id else self.grants.runners()
+        for runner_id in runners:
+            self._commands.append(events.ForwardCancel(runner_id, event.call_id))
 
     def _assign_failed(self, event: events.AssignFailed) -> None:
         call_id = event.call.head.call_id
@@ -347,6 +375,7 @@ class State:
 
     def _take_back(self, held: Reservation) -> None:
         """Free what a call holds."""
+        self.grants.leave_out(held.call_id)
         freed = self.capacity.take(held)
         if held.group is not None:
             self.backlog.open(held.group)
@@ -366,6 +395,53 @@ class State:
             self._room_at(engine_id)
             self.backlog.open_all()
 
+    # -- grants
+
+    def _may_be_left(self, held: Reservation) -> bool:
+        """Say whether the place of an ended call may be left to the next one like it."""
+        if not held.sync or not held.sandbox_key or self.backlog:
+            return False
+        runner = self.fleet.get(held.runner_id)
+        return runner is not None and runner.usable
+
+    def _place_of(
+        self, event: messages.ExecutionFinished | messages.PlaceKept
+    ) -> Reservation | None:
+        """Return the place of a grant that a call had; it belongs to the grant no more."""
+        grant = self.grants.get(event.grant)
+        if grant is None or grant.runner_id != event.runner_id:
+            return None
+        back = self.grants.back(grant)
+        return self.ledger.get(back[0]) if back else None
+
+    def _place_kept(self, event: messages.PlaceKept) -> None:
+        if event.call_id in self.ledger:
+            return
+        held = self._place_of(event)
+        if held is not None:
+            self.capacity.rename(held, event.call_id)
+
+    def _close_grants(self, grants: list[Grant]) -> None:
+        for grant in grants:
+            self._commands.append(events.RecallGrant(grant.grant_id, grant.kind, close=True))
+            self.grants.close(grant)
+
+    def _grant_recalled(self, event: events.GrantRecalled) -> None:
+        grant = self.grants.get(event.grant_id)
+        for call_id in self.grants.back(grant, event.free) if grant else ():
+            held = self.ledger.get(call_id)
+            if held is not None:
+                self._take_back(held)
+
+    def _sweep_grants(self) -> None:
+        """Take back what is free just now; end what is empty, or at a runner that takes nothing."""
+        for grant in self.grants.sweep():
+            runner = self.fleet.get(grant.runner_id)
+            if not grant.places or runner is None or not runner.usable:
+                self._close_grants([grant])
+            else:
+                self._commands.append(events.RecallGrant(grant.grant_id, grant.kind, close=False))
+
     # -- time
 
     def _tick(self, event: events.Tick) -> None:
@@ -373,6 +449,9 @@ class State:
         for call in self.backlog.overdue(self._now.ms):
             self._refuse_for_want_of_room(call)
             self.backlog.remove(call.head.call_id)
+        if self._now.s - self._swept_s >= SWEEP_S:
+            self._swept_s = self._now.s
+            self._sweep_grants()
         while self._left and next(iter(self._left.values())) < self._now.s - LEFT_KEPT_S:
             self._left.popitem(last=False)
         self._fail_unfit()

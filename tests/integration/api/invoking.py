@@ -122,8 +122,10 @@ class Streaming:
     async def was_cancelled(self) -> bool:
         """Tell whether the scheduler was told to stop the call."""
         told: Any = await self.redis.xrange(keys.EVENTS)
-        cancel = messages.encode(messages.CancelCall(self.head.call_id))
-        return cancel in [fields[b"m"] for _, fields in told]
+        events: list[messages.Event] = [
+            messages.decode(fields[b"m"], messages.Event) for _, fields in told
+        ]
+        return messages.CancelCall(self.head.call_id, RUNNER_ID) in events
 
 
 def _record(head: messages.CallHead, outcome: messages.Outcome) -> messages.Record:

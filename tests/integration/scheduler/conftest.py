@@ -122,7 +122,7 @@ class Bench:
         command = scripts.enqueue(
             head, parcel, catalog_version="0", queue_max=10**6, record=None, parcel_ttl_ms=0
         )
-        assert await self.redis.execute_command(*command) not in {scripts.STALE, scripts.FULL}
+        assert await self.redis.execute_command(*command) not in (scripts.STALE, scripts.FULL)
         return head.call_id
 
     async def runner(self, **said: Any) -> FakeRunner:

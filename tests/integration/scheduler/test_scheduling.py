@@ -90,6 +90,34 @@ async def test_the_cancel_of_an_assigned_call_reaches_its_runner(bench: Bench) -
     await eventually(lambda: asyncio.sleep(0, runner.cancelled == [call_id]))
 
 
+async def test_quick_calls_go_past_the_scheduler_and_their_cancels_find_them(
+    bench: Bench,
+) -> None:
+    await bench.scheduler()
+    runner = await bench.runner()
+    first, second = [await bench.call(sandbox_key="kind") for _ in range(2)]
+    for call_id in (first, second):
+        await has(runner, call_id)
+        await runner.finish(call_id)
+    await eventually(lambda: bench.redis.exists(keys.GRANTS))
+    direct = await bench.call(sandbox_key="kind")
+    await has(runner, direct)
+    _, _, assignment = runner.got[direct]
+    assert assignment.grant
+    await bench.tell(messages.CancelCall(direct, runner.runner_id))
+    await eventually(lambda: asyncio.sleep(0, runner.cancelled == [direct]))
+
+
+async def test_places_left_to_quick_calls_are_given_to_who_waits(bench: Bench) -> None:
+    await bench.scheduler()
+    runner = await bench.runner(memory_mb=200)
+    for call_id in [await bench.call(sandbox_key="kind") for _ in range(2)]:
+        await has(runner, call_id)
+        await runner.finish(call_id)
+    await eventually(lambda: bench.redis.exists(keys.GRANTS))
+    await has(runner, await bench.call(memory_mb=200))
+
+
 async def test_a_call_taken_by_an_outside_worker_is_not_run(bench: Bench) -> None:
     await bench.scheduler()
     taken = await bench.call("async", memory_mb=1000)

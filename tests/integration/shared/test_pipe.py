@@ -89,7 +89,7 @@ async def test_an_end_can_free_capacity_in_the_same_step(redis: streams.Redis) -
     freed = messages.ExecutionFinished("r1", "c1")
     entry_id = await redis.xadd(keys.runner("r1"), {"k": "assign"})
     async with piped(redis) as pipe:
-        end = scripts.end(keys.runner("r1"), entry_id, record, None, "", freed=freed)
+        end = scripts.end(keys.runner("r1"), entry_id, record, None, "", told=freed)
         assert await pipe.send(end) == 1
         assert await pipe.send(end) == 0
     entries: Any = await redis.xrange(keys.EVENTS)

@@ -54,8 +54,8 @@ def heartbeat(runner_id: str = "r1", **other: Any) -> messages.Heartbeat:
 class Driver:
     """A state, and the time it lives in; checks the invariants after every event."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.state = State(Settings(**settings))
+    def __init__(self, epoch: int = 0, **settings: Any) -> None:
+        self.state = State(Settings(**settings), epoch)
         self.now_s = 1000.0
 
     def __call__(self, *given: Event, after_s: float = 0.0) -> list[Command]:

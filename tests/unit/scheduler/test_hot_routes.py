@@ -59,11 +59,12 @@ def test_calls_beyond_the_sandboxes_they_share_cost_nothing(given: Driver) -> No
 
 def test_a_charge_passes_on_to_a_call_in_line_and_returns_with_the_last(given: Driver) -> None:
     given(heartbeat("r1"), arrive(*several(4, most=2)))
-    given(finished("c0"), finished("c1"))
+    for call_id in ("c0", "c1"):
+        given(finished(call_id), after_s=1)
     assert given_out(given) == {"engine-of-r1": 200}
-    given(finished("c2"))
+    given(finished("c2"), after_s=1)
     assert given_out(given) == {"engine-of-r1": 100}
-    given(finished("c3"))
+    given(finished("c3"), after_s=1)
     assert given_out(given) == {"engine-of-r1": 0}
 
 
@@ -244,7 +245,8 @@ def test_a_runner_that_moves_to_another_engine_takes_its_calls_along(given: Driv
     given(heartbeat("r1", engine_id="new"))
     assert given_out(given) == {"new": 200}
     assert given.state.fleet["r1"].load == 4
-    given(*(finished(f"c{n}") for n in range(3)), finished("plain"))
+    for call_id in ("c0", "c1", "c2", "plain"):
+        given(finished(call_id), after_s=1)
     assert given_out(given) == {"new": 0}
 
 
@@ -253,7 +255,7 @@ def crowd(given: Driver) -> Iterator[Driver]:
     given(heartbeat("r1"), arrive(*several(2)))
     yield given
     for call_id in given.state.ledger.held_by("r1"):
-        given(finished(call_id))
+        given(finished(call_id), after_s=1)
     assert Size(0, 0) in {both[1] for both in given.state.ledger.engines().values()}
 
 

@@ -1,5 +1,6 @@
 """Whatever happens in whatever order: sums balance, no call is in two places, none is lost."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -52,7 +53,8 @@ def fields(arrival: Arrival) -> dict[str, Any]:
 class World(RuleBasedStateMachine):
     """A small honest model of Redis around the state: where each call's entry is.
 
-    `waiting`: entries of calls:*; `held`: entries of runners' streams; `ended`: neither.
+    `waiting`: entries of calls:*; `held`: entries of runners' streams; `ended`: neither. `granted`:
+    by kind, an open grant, its runner and its free places; `by_grant`: calls that came by one.
     """
 
     def __init__(self) -> None:
@@ -60,10 +62,13 @@ class World(RuleBasedStateMachine):
         self.short_lines = mock.patch.object(ledger, "QUEUED_MAX", 2)
         self.short_lines.start()
         self.given = Driver(sync_backlog_max=6, async_backlog_max=8)
-        self.count = 0
+        self.count = self.reigns = 0
         self.heads: dict[str, messages.CallHead] = {}
         self.waiting: dict[str, Waiting] = {}
         self.held: dict[str, str] = {}
+        self.granted: dict[str, list[Any]] = {}
+        self.by_grant: dict[str, str] = {}
+        self.recalled: list[events.GrantRecalled] = []
         self.containers: dict[str, str] = {}
         self.ended: set[str] = set()
         self.streams: set[str] = set()
@@ -72,10 +77,11 @@ class World(RuleBasedStateMachine):
 
     # -- what the shell does with commands
 
-    def send(self, *given: events.Event, after_s: float = 0.0) -> None:
+    def send(self, *given: events.Event, after_s: float = 0.0, agree: bool = True) -> None:
         for event in given:
             self.perform(self.given(event, after_s=after_s))
-        self.agree()
+        if agree:
+            self.agree()
 
     def perform(self, commands: list[Command]) -> None:
         for command in commands:
@@ -90,6 +96,11 @@ class World(RuleBasedStateMachine):
                     self.reclaiming.add(runner_id)
                 case events.ScanAsync(app=app, from_id=from_id):
                     self.scan(app, from_id)
+                case events.GrantPlace(grant_id=grant_id, kind=kind, runner_id=runner_id):
+                    self.granted.setdefault(kind, [grant_id, runner_id, 0])[2] += 1
+                    assert self.granted[kind][0] == grant_id
+                case events.RecallGrant(grant_id=grant_id, kind=kind, close=close):
+                    self.recall(grant_id, kind, close=close)
                 case _:
                     pass
 
@@ -103,6 +114,40 @@ class World(RuleBasedStateMachine):
             del self.waiting[call_id]
             assert call_id not in self.held
             self.held[call_id] = runner_id
+
+    def recall(self, grant_id: str, kind: str, *, close: bool) -> None:
+        """What is free is no longer; that this was so is told later."""
+        known, _, free = self.granted[kind]
+        assert known == grant_id
+        self.granted[kind][2] = 0
+        if close:
+            del self.granted[kind]
+        self.recalled.append(events.GrantRecalled(grant_id, free))
+
+    @precondition(lambda self: self.recalled)
+    @rule()
+    def recall_answered(self) -> None:
+        self.send(self.recalled.pop(0))
+
+    def goes_past(self, new: Waiting) -> bool:
+        """Whether a call takes a free place of a grant; what Redis does as it is enqueued."""
+        grant = self.granted.get(new.head.sandbox_key)
+        if new.head.mode != "sync" or not grant or not grant[2] or grant[1] not in self.streams:
+            return False
+        grant[2] -= 1
+        self.by_grant[new.head.call_id] = grant[0]
+        self.held[new.head.call_id] = grant[1]
+        return True
+
+    def end_by_grant(self, call_id: str) -> None:
+        """End a call that came by a grant: its place is free again, or told."""
+        runner_id, grant_id = self.held.pop(call_id), self.by_grant.pop(call_id)
+        self.ended.add(call_id)
+        grant = self.granted.get(self.heads[call_id].sandbox_key)
+        if grant and grant[0] == grant_id:
+            grant[2] += 1
+        else:
+            self.send(messages.ExecutionFinished(runner_id, call_id, grant_id))
 
     def scan(self, app: str, from_id: bytes) -> None:
         least = events.waiting(from_id, head("any")).order
@@ -158,8 +203,9 @@ class World(RuleBasedStateMachine):
             self.count += 1
             new = call(f"c{self.count}", arrival[1], **fields(arrival))
             self.heads[new.head.call_id] = new.head
-            self.waiting[new.head.call_id] = new
-            calls.append(new)
+            if not self.goes_past(new):
+                self.waiting[new.head.call_id] = new
+                calls.append(new)
         self.send(events.CallsArrived(tuple(calls)))
 
     @rule(arrival=ARRIVAL, count=st.integers(2, 12))
@@ -176,9 +222,12 @@ class World(RuleBasedStateMachine):
         """It knows no more than Redis does, and comes to the same charges."""
         self.containers.clear()
         self.reclaiming.clear()
+        self.granted.clear()
+        self.recalled.clear()
         before = self.charges()
         now_s = self.given.now_s
-        self.given = Driver(sync_backlog_max=6, async_backlog_max=8)
+        self.reigns += 1
+        self.given = Driver(self.reigns, sync_backlog_max=6, async_backlog_max=8)
         self.given.now_s = now_s
         held = tuple(events.Held(at, self.heads[call_id]) for call_id, at in self.held.items())
         self.perform(self.given(events.Rebuilt(tuple(self.alive.values()), held)))
@@ -201,8 +250,13 @@ class World(RuleBasedStateMachine):
     @rule(data=st.data())
     def answer(self, data: st.DataObject) -> None:
         call_id = data.draw(st.sampled_from(sorted(self.held)))
-        self.containers[call_id] = self.held.pop(call_id)
+        if call_id in self.by_grant and data.draw(st.booleans()):
+            self.end_by_grant(call_id)
+            return
+        runner_id = self.containers[call_id] = self.held.pop(call_id)
         self.ended.add(call_id)
+        if call_id in self.by_grant:
+            self.send(messages.PlaceKept(runner_id, call_id, self.by_grant.pop(call_id)))
 
     @precondition(lambda self: self.containers)
     @rule(data=st.data())
@@ -215,10 +269,14 @@ class World(RuleBasedStateMachine):
     @rule(data=st.data())
     def put_back(self, data: st.DataObject) -> None:
         call_id = data.draw(st.sampled_from(sorted(self.held)))
+        if call_id in self.by_grant:
+            runner_id, grant_id = self.held[call_id], self.by_grant.pop(call_id)
+            self.send(messages.ExecutionFinished(runner_id, call_id, grant_id), agree=False)
         self.back(call_id)
 
     def back(self, call_id: str) -> None:
         del self.held[call_id]
+        self.by_grant.pop(call_id, None)
         head = self.heads[call_id]
         again = {name: getattr(head, name) for name in head.__struct_fields__}
         again |= {"mode": "async", "wait_until_ms": 0}
@@ -269,6 +327,8 @@ class World(RuleBasedStateMachine):
         """What runners hold is reserved; what waits is known, or in Redis for a later read."""
         state = self.given.state
         for call_id, runner_id in (self.held | self.containers).items():
+            if call_id in self.by_grant:
+                continue
             held = state.ledger.get(call_id)
             assert held is not None, call_id
             assert held.runner_id == runner_id
@@ -276,10 +336,25 @@ class World(RuleBasedStateMachine):
             if call_.head.mode == "sync":
                 assert state.backlog.get(call_id) == call_, call_id
         assert state.backlog.async_waiting <= 8 + len(self.held)
-        if not self.containers:
+        self.agree_on_grants()
+        if not self.containers and not state.grants:
             given = {e: tuple(both[1]) for e, both in state.ledger.engines().items()}
             assert {e: g for e, g in given.items() if any(g)} == self.charges()
         assert not self.ended & set(self.waiting)
+
+    def agree_on_grants(self) -> None:
+        """Each place is free, in use, or on its way back; what is granted is reserved."""
+        places = Counter[str]()
+        for grant_id, _, free in self.granted.values():
+            places[grant_id] += free
+        for recalled in self.recalled:
+            places[recalled.grant_id] += recalled.free
+        known = self.given.state.grants
+        old = {g for g in self.by_grant.values() if known.get(g) is None}
+        places.update(g for g in self.by_grant.values() if g not in old)
+        for grant_id, count in places.items():
+            grant = known.get(grant_id)
+            assert len(grant.places if grant else ()) == count, (grant_id, count, grant)
 
     def teardown(self) -> None:
         """With enough room at last, every call that waits is placed and ends."""
@@ -299,6 +374,10 @@ class World(RuleBasedStateMachine):
             self.send(said, events.Tick(caught_up=True), after_s=0.5)
             while self.reclaiming:
                 self.reclaim()
+            while self.recalled:
+                self.recall_answered()
+            for call_id in [*self.by_grant]:
+                self.end_by_grant(call_id)
             for call_id, runner_id in [*self.held.items(), *self.containers.items()]:
                 self.held.pop(call_id, None)
                 self.containers.pop(call_id, None)
@@ -307,6 +386,7 @@ class World(RuleBasedStateMachine):
         assert not self.waiting
         assert len(self.ended) == self.count
         assert not len(self.given.state.backlog)
+        assert not self.given.state.grants
 
 
 def charged(heads: list[messages.CallHead]) -> Iterator[ledger.Size]:
