@@ -1,5 +1,6 @@
 """Where may callbacks go, what do they say, and when are they tried again?"""
 
+import doctest
 import hashlib
 import hmac
 import json
@@ -25,6 +26,13 @@ def a_record(**fields: Any) -> messages.Record:
         "queued_ms": 1,
     }
     return messages.Record(**{**given, **fields})
+
+
+@pytest.mark.parametrize("module", [addresses, callback_rules])
+def test_worked_examples_hold(module: Any) -> None:
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 @pytest.mark.parametrize(
