@@ -28,7 +28,7 @@ LOOK_EVERY_S = 2.0
 #: How often for those whose calls have ended without a word.
 OVERLOOKED_EVERY_S = 60.0
 #: A lease is longer than a try may take by this.
-LEASE_SLACK_MS = 50_000
+LEASE_SLACK_MS = 20_000
 #: Of a replica's callbacks under way, an app may have this part.
 APP_SHARE = 4
 _ERROR_MAX_CHARACTERS = 300

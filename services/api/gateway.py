@@ -156,6 +156,8 @@ class Gateway:
             except _Stale:
                 self._catalog.forget(found)
                 found = await find()
+                if found.plan.head.mode != plan.head.mode:  # what was wished for is another's
+                    raise Unavailable("The route's type was changed under this call") from None
         raise Unavailable("This app changes faster than a call can start")
 
     async def _run(
