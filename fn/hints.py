@@ -50,6 +50,10 @@ _CALL_HINTS = {
     "deadline": "Try again; `fn runners` shows who has room",
     "internal": "The api's log tells more about call {call_id}",
     "invalid_request": "See `fn call --help`",
+    "idempotency_mismatch": "Another request needs another --idempotency-key",
+    "idempotency_running": "Try again in a moment, with the same key, for the answer",
+    "idempotency_no_answer": "`fn calls list {app}` shows how that call has ended",
+    "callback_url": "See `fn call --help`; the operator lists networks of your own",
     "not_found": "`fn routes list {app}` shows what can be called",
 }
 _LOG_HINT = "`fn logs {app} {call_id}` shows what the function wrote to standard error"

@@ -34,6 +34,10 @@ CATALOG_VERSIONS = f"{TAG}:catalog-versions"
 #: hash, call id -> the reserved entry. api <-> api.
 TASKS_DUE = f"{TAG}:tasks:due"
 TASKS_RESERVED = f"{TAG}:tasks:reserved"
+#: What is kept of calls with an `Idempotency-Key`: sorted set, `claim` by the epoch ms at which it
+#: is forgotten; and the bytes that all claims take, about. api, runners, scheduler <-> api.
+CLAIMS_DUE = f"{TAG}:claims:due"
+CLAIMS_BYTES = f"{TAG}:claims:bytes"
 #: Counter of calls that ended. runners, scheduler -> api (`/stats`).
 COMPLETE = f"{TAG}:complete"
 
@@ -57,6 +61,17 @@ RUNNER_GROUP = "runner"
 def reply(api_id: str) -> str:
     """Stream with expiry. runners, scheduler -> that api replica: `messages.ReplyPart` in `m`."""
     return f"{TAG}:reply:{api_id}"
+
+
+def claim(digest: str) -> str:
+    """Hash. api makes it with a call, whoever ends that writes the answer, api reads it.
+
+    Fields: `f` fingerprint of the request, `c` call id, `m` mode, `s` state (`run`, `done`, `none`:
+    no answer is kept), `u` epoch ms after which the call does not run any more, `e` epoch ms at
+    which it is forgotten, `h` the route's headers, `a` the answer, `x` and `t` the bytes that an
+    answer and all claims may take, `z` the bytes it counts for.
+    """
+    return f"{TAG}:claim:{digest}"
 
 
 def parcel(call_id: str) -> str:

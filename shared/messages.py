@@ -21,6 +21,14 @@ class Wire(msgspec.Struct, frozen=True, array_like=True):
     """The base of all messages: immutable, typed, an array on the wire."""
 
 
+class Callback(Wire, frozen=True):
+    """Part of `CallHead` and `Record`: where the outcome of an async call is to be sent."""
+
+    url: str
+    #: What its body will be; "" if neither the route nor the function has said so.
+    content_type: str = ""
+
+
 class CallHead(Wire, frozen=True):
     """api -> scheduler -> runner: what deciding about a call needs."""
 
@@ -50,6 +58,10 @@ class CallHead(Wire, frozen=True):
     sandbox_key: str = ""
     #: Version of the app's catalog at which the route was read: a later one has a larger one.
     revision: int = 0
+    #: Which claim (`keys.claim`) keeps the answer of a sync call; "" if none does.
+    once: str = ""
+    #: Who is told when an async call has ended.
+    callback: Callback | None = None
 
 
 class Parcel(Wire, frozen=True):
@@ -200,6 +212,7 @@ class Record(Wire, frozen=True):
     #: An async call's stdout, up to the kept size; None if not kept.
     result: bytes | None = None
     result_truncated: bool = False
+    callback: Callback | None = None
 
 
 class SandboxCount(Wire, frozen=True):

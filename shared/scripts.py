@@ -216,6 +216,121 @@ def enqueue(
     return Step(_ENQUEUE, shared, ((keys.parcel(head.call_id),), own))
 
 
+CLAIMS_FULL = b"claims full"
+#: What a claim takes in Redis, about, beyond the answer that it keeps.
+CLAIM_BYTES = 1024
+
+#: Forgets a claim. With `claim`, `due`, `bytes` and `digest`.
+_FORGET_CLAIM = """
+local function forget()
+  redis.call('DECRBY', bytes, redis.call('HGET', claim, 'z') or '0')
+  redis.call('DEL', claim)
+  redis.call('ZREM', due, digest)
+end
+"""
+
+_ENQUEUE_ONCE = (
+    """
+local catalog, calls, finished, apart, claim, due, bytes = unpack(KEYS)
+local app, version, head, parcel, record, ttl_ms, queue_max, inline_max, digest, now_ms, total_max =
+  unpack(ARGV)
+"""
+    + _FORGET_CLAIM
+    + """
+local held = redis.call('HMGET', claim, 'f', 'c', 'm', 's', 'u', 'h', 'a', 'e')
+if held[1] and tonumber(held[8]) > tonumber(now_ms) then return held end
+if (redis.call('HGET', catalog, app) or '0') ~= version then return 'stale' end
+if redis.call('XLEN', calls) >= tonumber(queue_max) then return 'full' end
+if held[1] then forget() end
+if tonumber(redis.call('GET', bytes) or '0') >= tonumber(total_max) then return 'claims full' end
+local fields = {unpack(ARGV, 12)}
+redis.call('HSET', claim, 't', total_max, unpack(fields))
+local of = {}
+for i = 1, #fields, 2 do of[fields[i]] = fields[i + 1] end
+redis.call('ZADD', due, of.e, digest)
+redis.call('INCRBY', bytes, of.z)
+if record ~= '' then redis.call('XADD', finished, '*', 'm', record) end
+if #parcel <= tonumber(inline_max) then
+  return redis.call('XADD', calls, '*', 'h', head, 'p', parcel)
+end
+redis.call('SET', apart, parcel)
+if ttl_ms ~= '0' then redis.call('PEXPIRE', apart, ttl_ms) end
+return redis.call('XADD', calls, '*', 'h', head)
+"""
+)
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What is to be kept of a call with an `Idempotency-Key`: see `keys.claim`."""
+
+    digest: str
+    fingerprint: str
+    expires_ms: int
+    #: When the call does not run any more.
+    until_ms: int
+    route_headers: bytes
+    answer_max_bytes: int
+    #: What all claims may take, about.
+    total_max_bytes: int
+
+
+def enqueue_once(enqueuing: Step, head: messages.CallHead, claim: Claim, now_ms: int) -> Command:
+    """api: accept a call, as `enqueue` does, and claim its key; or say what has claimed it before.
+
+    `enqueuing` is the step that `enqueue` returns; `head` replaces its head. Returns what that
+    does, or `CLAIMS_FULL`, with nothing done; or, of an earlier claim, the fields f, c, m, s, u,
+    h, a, e of `keys.claim`. It goes to the scheduler: it takes no place of a grant.
+    """
+    (names, limits), ((apart,), (app, version, _, __, *input_and_record)) = (
+        enqueuing.shared,
+        enqueuing.own,
+    )
+    taken = (*names[:3], apart, keys.claim(claim.digest), keys.CLAIMS_DUE, keys.CLAIMS_BYTES)
+    # An async call has its answer with the 202.
+    state = "run" if head.mode == "sync" else "done"
+    fields: dict[str, Part] = {
+        "f": claim.fingerprint,
+        "c": head.call_id,
+        "m": head.mode,
+        "s": state,
+        "u": claim.until_ms,
+        "e": claim.expires_ms,
+        "h": claim.route_headers,
+        "x": claim.answer_max_bytes,
+        "z": CLAIM_BYTES + len(claim.route_headers),
+    }
+    flat = [part for pair in fields.items() for part in pair]
+    own = (app, version, messages.encode(head), *input_and_record)
+    rest = (*own, *limits[:2], claim.digest, now_ms, claim.total_max_bytes, *flat)
+    return ("EVAL", _ENQUEUE_ONCE, len(taken), *taken, *rest)
+
+
+def look_at_claim(digest: str) -> Command:
+    """api: return a claim's fields, as `enqueue_once` does; the first is None if there is none."""
+    return ("HMGET", keys.claim(digest), "f", "c", "m", "s", "u", "h", "a", "e")
+
+
+_SWEEP_CLAIMS = (
+    _FREES
+    + """
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
+for _, digest in ipairs(due) do
+  local claim = ARGV[3] .. digest
+  redis.call('DECRBY', KEYS[2], redis.call('HGET', claim, 'z') or '0')
+  redis.call('UNLINK', claim)
+  redis.call('ZREM', KEYS[1], digest)
+end
+return #due
+"""
+)
+
+
+def sweep_claims(now_ms: int, at_most: int) -> Command:
+    """api: forget claims whose time is over. Returns how many there were."""
+    names = (keys.CLAIMS_DUE, keys.CLAIMS_BYTES)
+    return ("EVAL", _SWEEP_CLAIMS, len(names), *names, now_ms, at_most, keys.claim(""))
+
+
 _ASSIGN = Script(
     shared=("source reigns", "epoch"),
     own=("runner", "entry_id assignment"),
@@ -380,6 +495,39 @@ class Place(NamedTuple):
     kind: str
 
 
+_END_ONCE = (
+    _FREES
+    + """
+local stream, finished, events, complete, reply_to, parcel, claim, due, bytes = unpack(KEYS)
+local entry_id, reply, record, freed, call_id, digest, kept = unpack(ARGV)
+"""
+    + _FORGET_CLAIM
+    + """
+if freed ~= '' then redis.call('XADD', events, '*', 'm', freed) end
+if entry_id ~= '' and redis.call('XDEL', stream, entry_id) == 0 then return 0 end
+if reply ~= '' then redis.call('XADD', reply_to, 'NOMKSTREAM', '*', 'm', reply) end
+redis.call('XADD', finished, '*', 'm', record)
+redis.call('UNLINK', parcel)
+redis.call('INCR', complete)
+local held = redis.call('HMGET', claim, 'c', 'x', 't')
+if held[1] ~= call_id then return 1 end
+if kept == '' then
+  forget()
+  return 1
+end
+local total = tonumber(redis.call('GET', bytes) or '0') + #reply
+if reply ~= '' and #reply <= tonumber(held[2]) and total <= tonumber(held[3]) then
+  redis.call('HSET', claim, 's', 'done', 'a', reply)
+  redis.call('HINCRBY', claim, 'z', #reply)
+  redis.call('INCRBY', bytes, #reply)
+else
+  redis.call('HSET', claim, 's', 'none')
+end
+return 1
+"""
+)
+
+
 def end(
     stream: str,
     entry_id: bytes,
@@ -389,21 +537,40 @@ def end(
     *,
     told: messages.ExecutionFinished | messages.PlaceKept | None = None,
     place: Place | None = None,
-) -> Step:
+    once: str = "",
+) -> Command:
     """Whoever owns a call's entry: end the call, with its reply (if one waits) and its record.
 
     `told` is told to the scheduler in the same step, whoever owns the entry. If the call came by a
     grant, only by who owns it, and not if its place is free for the next call again. Returns 1; or
     0, with nothing else done, if the entry was no longer there: somebody else owns it. A reply
-    stream that has expired is not made again: its api replica is gone.
+    stream that has expired is not made again: its api replica is gone. `once` is the head's: what
+    its claim keeps is written in the same step; such a call comes by no grant.
     """
     sent = messages.encode(reply) if reply and reply_to else b""
     said = messages.encode(told) if told else b""
-    names = (stream, keys.FINISHED, keys.EVENTS, keys.COMPLETE, keys.GRANTS)
+    names = (stream, keys.FINISHED, keys.EVENTS, keys.COMPLETE)
     own_keys = (keys.reply(reply_to), keys.parcel(record.call_id))
+    if once:
+        claimed = (*names, *own_keys, keys.claim(once), keys.CLAIMS_DUE, keys.CLAIMS_BYTES)
+        kept = "" if _never_ran(record) else "keep"
+        own = (entry_id, sent, messages.encode(record), said, record.call_id, once, kept)
+        return ("EVAL", _END_ONCE, len(claimed), *claimed, *own)
     kind, grant = (place.kind, place.grant) if place else ("", "")
-    own = (entry_id, sent, messages.encode(record), said, kind, grant)
-    return Step(_END, (names, ()), (own_keys, own))
+    rest = (entry_id, sent, messages.encode(record), said, kind, grant)
+    return Step(_END, ((*names, keys.GRANTS), ()), (own_keys, rest))
+
+
+def _never_ran(record: messages.Record) -> bool:
+    """Tell whether a call has ended before its function had begun, so that a retry may run it.
+
+    Of a lost runner nobody knows; and what a defect has done, neither.
+    """
+    return (
+        record.started_ms is None
+        and record.status != "success"
+        and record.code not in {"runner_lost", "internal"}
+    )
 
 
 _MOVE_BACK = (

@@ -77,6 +77,19 @@ def delete(app: str) -> None:
     output.show(told, f"app {app} deleted")
 
 
+@apps.command(
+    "callback-secret",
+    epilog=examples("fn apps callback-secret demo", "fn apps callback-secret demo --rotate"),
+)
+@APP
+@click.option("--rotate", is_flag=True, help="Make a new one; the old signs beside it for a day.")
+def callback_secret(app: str, rotate: bool) -> None:  # noqa: FBT001 (a flag)
+    """Show what signs an app's callbacks, so that receivers can check who calls."""
+    path = platform.app_path(app, "/callback-secret")
+    told = platform.current().ask("POST" if rotate else "GET", path)["callback_secret"]
+    output.show(told, told["secret"])
+
+
 @apps.group(
     cls=LazyGroup,
     aliases={"s": "set", "u": "unset"},

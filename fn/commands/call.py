@@ -47,6 +47,8 @@ class Target:
         'fn call demo /greet --data \'{"name": "Ann"}\'',
         "fn call /r/demo/greet?name=Ann --method GET",
         "TRACE=7 fn call demo /greet -e TRACE",
+        "fn call demo /pay --data @order.json --idempotency-key order-17",
+        "fn call demo /factors --callback https://shop.example/done",
     )
 )
 @click.argument("app", metavar="APP|URL", shell_complete=completing.apps)
@@ -56,6 +58,8 @@ class Target:
 @click.option("-e", "env", multiple=True, metavar="NAME[=VALUE]", help="Send it as a header.")
 @click.option("--method", default="", help="Default: POST if there is a body, else GET.")
 @click.option("-d", "--data", metavar="TEXT|@FILE", help="The body, instead of standard input.")
+@click.option("--idempotency-key", metavar="KEY", help="Run it once, however often it is sent.")
+@click.option("--callback", metavar="URL", help="Of an async route: send the outcome there.")
 @click.option("--link", multiple=True, help="Without effect; links are for `fn run`.")
 def call(
     app: str,
@@ -64,6 +68,8 @@ def call(
     env: tuple[str, ...],
     method: str,
     data: str | None,
+    idempotency_key: str | None,
+    callback: str | None,
     link: tuple[str, ...],
 ) -> None:
     """Call a function and show its answer; standard input is its body.
@@ -76,7 +82,9 @@ def call(
     target = aim(app, path)
     body = _body(data)
     here = _platform(target)
+    asked = {"Idempotency-Key": idempotency_key, "X-Callback-Url": callback}
     sent = {**_token(here, target), **headers(env, os.environ)}
+    sent |= {name: value for name, value in asked.items() if value is not None}
     answer = here.fetch(
         (method or ("GET" if body is None else "POST")).upper(),
         platform.call_path(target.app, target.path) + target.query,

@@ -127,7 +127,25 @@ def _moment(text: str) -> datetime:
 def show(call_id: str) -> None:
     """Show what is known of a call."""
     found = find(platform.current(), call_id)
-    output.show(found, output.table_of(found))
+    output.show(found, output.table_of({**found, **_callback(found.get("callback"))}))
+
+
+def _callback(callback: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the fields that say what became of a call's callback; none if it has none.
+
+    >>> tried = {"at": "2026-01-31T12:00:00Z", "status": 503, "error": "busy"}
+    >>> found = _callback({"url": "u", "state": "due", "next_at": None, "tries": [tried]})
+    >>> found["callback"], found["callback_tries"]
+    ('due: u', ['2026-01-31T12:00:00Z busy'])
+    """
+    if not callback:
+        return {}
+    tries = [f"{one['at']} {one['error'] or one['status']}" for one in callback["tries"]]
+    return {
+        "callback": f"{callback['state']}: {callback['url']}",
+        "callback_next_at": callback["next_at"],
+        "callback_tries": tries,
+    }
 
 
 @calls.command(

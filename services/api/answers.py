@@ -54,6 +54,11 @@ def route_headers(configured: Mapping[str, Iterable[str]]) -> RouteHeaders:
     return RouteHeaders(pairs, RouteHeaders().taken | {name.lower() for name, _ in pairs})
 
 
+def declared_type(route: RouteHeaders) -> str:
+    """Return the `Content-Type` that a route gives its answers; "" if it names none."""
+    return next((value for name, value in route.pairs if name.lower() == "content-type"), "")
+
+
 def content_type(body: bytes) -> str:
     r"""Return the type for a body nobody named one for: text if it reads as UTF-8, else bytes.
 

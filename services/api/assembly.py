@@ -7,8 +7,12 @@ from typing import Any
 
 from aiohttp import web
 
+from services.api import addresses, parts
+from services.api.callbacks import Callbacks
 from services.api.calls import Calls
 from services.api.catalog import Catalog
+from services.api.claims import Claims
+from services.api.courier import Courier
 from services.api.database import Database
 from services.api.gateway import Gateway
 from services.api.handlers import calls as calls_handlers
@@ -39,6 +43,9 @@ class Calling:
     recorder: Recorder
     reservations: Reservations
     retention: Retention
+    claims: Claims
+    callbacks: Callbacks
+    courier: Courier
     wanted: WantedRoutes
     runners: Runners
     calls: Calls
@@ -53,6 +60,8 @@ class Calling:
             "reservations": self.reservations.run(),
             "retention": self.retention.run(),
             "wanted": self.wanted.run(),
+            "claims": self.claims.run(),
+            "courier": self.courier.run(),
         }
 
     async def ready(self) -> str | None:
@@ -73,15 +82,20 @@ async def assembled(
     """Build the parts on what is connected already."""
     api_id = ids.new_process_id("api")
     records = Records(database)
+    callbacks = Callbacks(database)
+    courier = Courier(callbacks, records, settings)
     wanted = WantedRoutes(redis, outbox, store)
     store.tell_changes(wanted.changed)
     yield Calling(
         settings=settings,
         catalog=catalog,
         gateway=Gateway(redis, outbox, catalog, settings, api_id),
-        recorder=Recorder(redis, records, api_id),
+        recorder=Recorder(redis, records, api_id, courier.wake),
         reservations=Reservations(redis, outbox),
         retention=Retention(database, settings.record_retention_days),
+        claims=Claims(outbox),
+        callbacks=callbacks,
+        courier=courier,
         wanted=wanted,
         runners=Runners(redis),
         calls=Calls(records),
@@ -92,9 +106,15 @@ async def assembled(
 def install(app: web.Application, calling: Calling) -> None:
     """Let the handlers find the parts, and the server the handlers."""
     settings = calling.settings
-    app[invoke.MEANS] = invoke.Means(calling.catalog, calling.gateway, settings.request_max_bytes)
+    app[invoke.MEANS] = invoke.Means(
+        calling.catalog,
+        calling.gateway,
+        settings.request_max_bytes,
+        addresses.networks(settings.callback_allow_networks),
+    )
     app[tasks.RESERVATIONS] = calling.reservations
     app[tasks.TASK_MAX_BYTES] = settings.request_max_bytes * _JSON_GROWTH + _TASK_OVERHEAD_BYTES
     app[calls_handlers.CALLS] = calling.calls
+    app[parts.CALLBACKS] = calling.callbacks
     app[stats.STATS] = calling.stats
     app[runners.RUNNERS] = calling.runners

@@ -6,6 +6,26 @@ from marshmallow import fields
 from services.api.calls import STATUSES
 
 
+class CallbackTryView(ma.Schema):
+    """One try to call back."""
+
+    at = fields.String(required=True)
+    status = fields.Integer(required=True, allow_none=True)
+    error = fields.String(required=True, allow_none=True)
+
+
+class CallbackView(ma.Schema):
+    """Who is told of a call's end, and what came of that."""
+
+    url = fields.String(required=True)
+    state = fields.String(
+        required=True, validate=ma.validate.OneOf(["waiting", "due", "delivered", "failed"])
+    )
+    attempts = fields.Integer(required=True)
+    next_at = fields.String(required=True, allow_none=True)
+    tries = fields.List(fields.Nested(CallbackTryView), required=True)
+
+
 class CallView(ma.Schema):
     """One call: what is known of it by now."""
 
@@ -25,6 +45,8 @@ class CallView(ma.Schema):
     started_at = fields.String(required=True, allow_none=True)
     completed_at = fields.String(required=True, allow_none=True)
     peak_memory_bytes = fields.Integer(required=True, allow_none=True)
+    #: Only where one async call is shown.
+    callback = fields.Nested(CallbackView, allow_none=True)
 
 
 class CallAnswer(ma.Schema):

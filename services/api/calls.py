@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.api import cursors, paths
+from services.api.callbacks import Shown
 from services.api.problems import BadRequest, Conflict, NotFound
 from services.api.records import Filter, Records, Result
 from shared import clock, ids, messages, timestamps
@@ -157,6 +158,26 @@ def as_json(record: messages.Record) -> dict[str, Any]:
         "started_at": _moment(record.started_ms),
         "completed_at": _moment(record.finished_ms),
         "peak_memory_bytes": record.peak_memory_bytes,
+    }
+
+
+def callback_json(callback: Shown | None) -> dict[str, Any] | None:
+    """Return what became of a call's callback by now; None if nobody is to be called back."""
+    if callback is None:
+        return None
+    return {
+        "url": callback.url,
+        "state": callback.state,
+        "attempts": callback.attempts,
+        "next_at": _moment(callback.due_ms),
+        "tries": [
+            {
+                "at": timestamps.rfc3339(one.at_ms),
+                "status": one.status,
+                "error": one.error or None,
+            }
+            for one in callback.tries
+        ],
     }
 
 

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import msgspec
 import structlog
 
-from services.api import invocation, metrics
+from services.api import idempotency, invocation, metrics
 from services.api.catalog import Catalog, Found
 from services.api.delays import Delay
 from services.api.settings import Settings
@@ -37,6 +38,10 @@ NOTICE_AFTER_S = 0.2
 DEADLINE_SLACK_MS = 1_500
 #: A parcel outlives the call's deadline by this, should nobody remove it.
 PARCEL_SLACK_MS = 60_000
+#: Beyond a call's deadline it surely does not run any more; and pauses between looks at whether the
+#: first call with a key has ended, growing from the first to the longest.
+CLAIM_SLACK_MS = 10_000
+_FIRST_LOOK_S, _LONGEST_LOOK_S, _LOOKS_GROW = 0.02, 0.5, 1.5
 #: How often an app may change under one call before we give up.
 STALE_MAX = 5
 
@@ -53,13 +58,29 @@ class _Stale(Exception):
     """The route was read before its app changed."""
 
 
+class Wishes(NamedTuple):
+    """What few callers ask for beside their call."""
+
+    once: idempotency.Asked | None = None
+    #: Who is told the outcome of an async call.
+    callback: messages.Callback | None = None
+
+
 class Performed(NamedTuple):
     """A call that was accepted, and its answer unless it is async."""
 
     #: A stream is to be given back with `Gateway.leave`.
-    answer: messages.Reply | AnswerStream | None
+    answer: messages.Reply | AnswerStream | idempotency.Replay | None
     #: Epoch ms by which a caller has its answer, whole; 0: whenever.
     answer_by_ms: int
+
+
+class _ClaimLimits(NamedTuple):
+    """How long claims are kept, and what they may take."""
+
+    ttl_ms: int
+    answer_max_bytes: int
+    total_max_bytes: int
 
 
 class Gateway:
@@ -83,6 +104,11 @@ class Gateway:
         self._limits = invocation.Limits(
             settings.environment_max_bytes, round(settings.capacity_wait_s * 1000)
         )
+        self._claims = _ClaimLimits(
+            round(settings.idempotency_ttl_s * 1000),
+            settings.idempotency_answer_max_bytes,
+            settings.idempotency_max_bytes,
+        )
         self._api_id = api_id
         self._waiters = Waiters(settings.max_waiting)
         metrics.WAITING.set_function(lambda: len(self._waiters))
@@ -94,14 +120,20 @@ class Gateway:
         self._look_now = asyncio.Event()
 
     async def call(
-        self, call_id: str, found: Found, caller: invocation.Caller, find: Find
+        self,
+        call_id: str,
+        found: Found,
+        caller: invocation.Caller,
+        find: Find,
+        wishes: Wishes | None = None,
     ) -> Performed:
         """Perform a call: return its answer, or None once an async one is safe in the queue.
 
         `found` is what `find` gave; it is asked again if the app has changed meanwhile. Raises
         `TooLarge`, `Overloaded`, `Unavailable`, `Late`, and whatever `find` raises. A caller who
         leaves cancels this; then, and whenever a sync call ends without a reply, the scheduler
-        is told to stop it.
+        is told to stop it; but a call with a key goes on, for those who ask again. Of that, also
+        raises what `idempotency` does.
         """
         for _ in range(STALE_MAX):
             plan = found.plan
@@ -114,6 +146,8 @@ class Gateway:
                 limits=self._limits,
             )
             try:
+                if wishes is not None:
+                    return await self._wished(call, parcel, found, wishes)
                 if call.mode == "sync":
                     answer = await self._run(call, parcel, found.version)
                     return Performed(answer, call.deadline_ms + DEADLINE_SLACK_MS)
@@ -122,6 +156,8 @@ class Gateway:
             except _Stale:
                 self._catalog.forget(found)
                 found = await find()
+                if found.plan.head.mode != plan.head.mode:  # what was wished for is another's
+                    raise Unavailable("The route's type was changed under this call") from None
         raise Unavailable("This app changes faster than a call can start")
 
     async def _run(
@@ -147,6 +183,101 @@ class Gateway:
             if waiter.timer is not None:
                 waiter.timer.cancel()
         return answer
+
+    async def _wished(
+        self, call: messages.CallHead, parcel: messages.Parcel, found: Found, wishes: Wishes
+    ) -> Performed:
+        """Perform a call with wishes."""
+        if wishes.callback is not None and call.mode == "async":
+            call = msgspec.structs.replace(call, callback=wishes.callback)
+        if wishes.once is not None:
+            return await self._once(call, parcel, found, wishes.once)
+        await self._accept(call, parcel, found.version)
+        return Performed(None, 0)
+
+    async def _once(
+        self,
+        call: messages.CallHead,
+        parcel: messages.Parcel,
+        found: Found,
+        asked: idempotency.Asked,
+    ) -> Performed:
+        """Perform a call unless one with its key has been, and return what that was answered.
+
+        As long as the first call runs, this waits for it; if its key is free again, because it
+        could not run, this takes the key.
+        """
+        patience_ms = self._limits.capacity_wait_ms + call.timeout_ms
+        until_s = clock.monotonic_s() + (patience_ms + DEADLINE_SLACK_MS) / 1000
+        # Who waits counts among those who wait, and also for its own reply, which may be quick.
+        waiter = self._waiters.register(call.call_id)
+        pause_s = _FIRST_LOOK_S
+        try:
+            claiming = self._claiming(call, parcel, found, asked)
+            fields = await self._claimed(claiming, call)
+            while fields is not None:
+                held = idempotency.held(fields)
+                if held is None:  # the key is free again
+                    fields = await self._claimed(claiming, call)
+                    continue
+                if replay := idempotency.answer(held, asked, clock.epoch_ms()):
+                    return Performed(replay, 0)
+                if clock.monotonic_s() >= until_s:
+                    raise idempotency.running(held, asked)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * _LOOKS_GROW, _LONGEST_LOOK_S)
+                fields = await self._outbox.send(scripts.look_at_claim(asked.digest))
+            if call.mode == "async":
+                return Performed(None, 0)
+            self._noticing.add((waiter, call))
+            return Performed(await waiter.answer, call.deadline_ms + DEADLINE_SLACK_MS)
+        except Late:
+            self._cancel(call.call_id, waiter.runner_id)
+            raise
+        finally:
+            if waiter.stream is None:
+                self._waiters.forget(call.call_id)
+            if waiter.timer is not None:
+                waiter.timer.cancel()
+
+    def _claiming(
+        self,
+        call: messages.CallHead,
+        parcel: messages.Parcel,
+        found: Found,
+        asked: idempotency.Asked,
+    ) -> scripts.Command:
+        sync = call.mode == "sync"
+        life_ms = call.deadline_ms - call.accepted_ms + PARCEL_SLACK_MS if sync else 0
+        record = None if sync else invocation.queued_record(call)
+        claim = scripts.Claim(
+            digest=asked.digest,
+            fingerprint=asked.fingerprint,
+            expires_ms=call.accepted_ms + self._claims.ttl_ms,
+            until_ms=call.deadline_ms + CLAIM_SLACK_MS,
+            route_headers=idempotency.packed(found.plan.headers),
+            answer_max_bytes=self._claims.answer_max_bytes,
+            total_max_bytes=self._claims.total_max_bytes,
+        )
+        step = self._enqueue(call, parcel, found.version, record, life_ms)
+        head = msgspec.structs.replace(call, once=asked.digest) if sync else call
+        return scripts.enqueue_once(step, head, claim, call.accepted_ms)
+
+    async def _claimed(self, claiming: scripts.Command, call: messages.CallHead) -> Any:  # noqa: ANN401 (as Redis has it)
+        """Accept a call with a key; return the claim that was there before it, or None."""
+        try:
+            answer = await self._outbox.send(claiming)
+        except Unavailable:
+            # Nobody knows whether it was accepted. If so it runs, and a retry gets its answer.
+            self._look_now.set()
+            raise
+        if isinstance(answer, list):
+            return answer
+        if answer == scripts.CLAIMS_FULL:
+            raise Overloaded("Too many keys are remembered already (IDEMPOTENCY_MAX_BYTES)")
+        if refusal := self._refusal(call, answer):
+            raise refusal
+        return None
 
     def _start(
         self, waiter: Waiter, call: messages.CallHead, parcel: messages.Parcel, version: str

@@ -160,4 +160,5 @@ def queued_record(call: messages.CallHead) -> messages.Record:
         image=call.image,
         queued_ms=call.accepted_ms,
         attempt=call.attempt,
+        callback=call.callback,
     )

@@ -26,3 +26,11 @@ RECORDS_REFUSED = Counter(
 RECORDER_LAG = Gauge(
     "millrace_recorder_lag_seconds", "Age of the oldest record in the last batch written."
 )
+REPLAYS = Counter(
+    "millrace_idempotent_replays_total", "Answers given once more, to requests with the same key."
+)
+CALLBACKS = Counter(
+    "millrace_callbacks_total",
+    "Callbacks made: delivered, to be tried again, or given up as failed.",
+    ["outcome"],
+)

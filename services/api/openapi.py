@@ -24,11 +24,12 @@ _ANY = ("get", "head", "post", "put", "patch", "delete", "options")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query parameter."""
+    """A query parameter, or a header."""
 
     name: str
     kind: str
     sentence: str
+    place: str = "query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +171,8 @@ def _all_answers(path: str, told: Operation) -> dict[int, Answer]:
 
 def _query(query: Query) -> dict[str, Any]:
     return {
-        "in": "query",
-        "name": query.name,
+        "in": query.place,
+        "name": str(query.name),
         "description": query.sentence,
         "schema": {"type": query.kind},
     }

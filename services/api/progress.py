@@ -29,6 +29,7 @@ _UNKNOWN = {
     "peak_memory_bytes": None,
     "log": b"",
     "result": None,
+    "callback": None,
 }
 
 

@@ -8,7 +8,7 @@ does no harm. While MySQL is away, entries wait in Redis.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pymysql.err
@@ -44,9 +44,19 @@ Item = tuple[streams.Entry, messages.Record]
 class Recorder:
     """Writes records, for ever; one task (`run`) owns it."""
 
-    def __init__(self, redis: streams.Redis, records: Records, consumer: str) -> None:
-        """`consumer` names this start of this replica in the group."""
+    def __init__(
+        self,
+        redis: streams.Redis,
+        records: Records,
+        consumer: str,
+        call_back: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`consumer` names this start of this replica in the group.
+
+        `call_back` is called when a call has ended of which somebody is to be told.
+        """
         self._redis, self._records, self._consumer = redis, records, consumer
+        self._call_back = call_back
 
     async def run(self) -> None:
         """Record what comes, and now and then what dead replicas left; waits out outages."""
@@ -115,7 +125,8 @@ class Recorder:
         backoff = streams.Backoff()
         while True:
             try:
-                await self._records.write(records)
+                if await self._records.write(records):
+                    self._call_back()
             except Refused as error:
                 await self._write_apart(items, error)
                 return

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from services.api import progress
+from services.api import callbacks, progress
 from services.api.database import Cursor, Database
 from shared import messages
 
@@ -121,9 +121,10 @@ def _document(records: Iterable[messages.Record]) -> str:
 
 def _slim(record: messages.Record) -> messages.Record:
     """Return a record without what does not go into its row; most are as they are."""
-    if record.log or record.result is not None or len(record.message) > MESSAGE_MAX:
+    kept_apart = record.log or record.result is not None or record.callback is not None
+    if kept_apart or len(record.message) > MESSAGE_MAX:
         message = record.message[:MESSAGE_MAX]
-        return msgspec.structs.replace(record, log=b"", result=None, message=message)
+        return msgspec.structs.replace(record, log=b"", result=None, callback=None, message=message)
     return record
 
 
@@ -134,8 +135,10 @@ class Records:
         """Keep them in `database`."""
         self._database = database
 
-    async def write(self, records: Sequence[messages.Record]) -> None:
+    async def write(self, records: Sequence[messages.Record]) -> bool:
         """Write at most one record for each call, in one transaction; again does no harm.
+
+        Returns whether somebody is to be called back now.
 
         Raises pymysql's `DataError` or `IntegrityError` if MySQL refuses one of them, and then
         none is written.
@@ -154,6 +157,7 @@ class Records:
             await cursor.execute(_UPSERT_BEFORE + _document(records) + _UPSERT_BEHIND)
             await _insert_blobs(cursor, _INSERT_LOG, logs)
             await _insert_blobs(cursor, _INSERT_RESULT, results)
+            return await callbacks.note(cursor, records)
 
     async def find(self, call_id: str) -> messages.Record | None:
         """Return what is known of a call, without log and result; None if nothing is."""

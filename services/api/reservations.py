@@ -149,6 +149,7 @@ def _record(
         code=code,
         message=message,
         attempt=head.attempt,
+        callback=head.callback,
     )
 
 

@@ -18,7 +18,7 @@ CHUNK_ROWS = 1000
 #: How long one replica holds the lock and its connection.
 HOLD_S = 5.0
 DAY_MS = 24 * 3600 * 1000
-_TABLES = ("results", "logs", "calls")
+_TABLES = ("callbacks", "results", "logs", "calls")
 #: A server's locks have one name for all its databases.
 _LOCK = "CONCAT(DATABASE(), '.retention')"
 

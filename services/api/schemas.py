@@ -210,6 +210,20 @@ class AppAnswer(_Told):
     app = fields.Nested(AppView, required=True)
 
 
+class CallbackSecretView(ma.Schema):
+    """What signs the callbacks of an app."""
+
+    secret = fields.String(required=True)
+    previous = fields.String(required=True, allow_none=True)
+    previous_until = fields.String(required=True, allow_none=True)
+
+
+class CallbackSecretAnswer(Message):
+    """What signs the callbacks of an app, and the secret of before as long as that does, too."""
+
+    callback_secret = fields.Nested(CallbackSecretView, required=True)
+
+
 class RouteAnswer(_Told):
     """One route."""
 

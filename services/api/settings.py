@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import marshmallow as ma
 
+from services.api import addresses
 from shared import urls
 from shared.settings import at_least, log_level, setting
 
@@ -68,6 +69,37 @@ class Settings:
     )
     result_max_bytes: int = setting(
         MIB, "Largest result of an async call that is kept.", unit="bytes", check=at_least(0)
+    )
+    idempotency_ttl_s: float = setting(
+        86_400.0, "How long an Idempotency-Key is remembered.", unit="s", check=at_least(1)
+    )
+    idempotency_answer_max_bytes: int = setting(
+        256 * 1024,
+        "Largest answer that is kept for requests with the same Idempotency-Key.",
+        unit="bytes",
+        check=at_least(0),
+    )
+    idempotency_max_bytes: int = setting(
+        256 * MIB,
+        "What all keys and their answers may take in Redis, about; beyond, new keys get 503.",
+        unit="bytes",
+        check=at_least(0),
+    )
+    callback_allow_networks: str = setting(
+        "",
+        "Networks that callbacks may reach beside the public internet: 10.1.0.0/16, fd00::/8.",
+        check=addresses.networks,
+    )
+    callback_retry_s: float = setting(
+        86_400.0, "How long a callback is tried again.", unit="s", check=at_least(0)
+    )
+    callback_timeout_s: float = setting(
+        10.0, "How long a receiver may take to answer a callback.", unit="s", check=at_least(0.1)
+    )
+    callback_concurrency: int = setting(
+        32,
+        "Callbacks one api replica makes at once; of one app, a quarter of that.",
+        check=at_least(1),
     )
     catalog_ttl_s: float = setting(
         10.0, "Age at which a cached route is read again.", unit="s", check=at_least(0)

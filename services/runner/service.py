@@ -279,7 +279,14 @@ class Runner:
             record, reply = _lightened(record, reply)
         told, place = self._told_of(command)
         ending = scripts.end(
-            self._stream, command.entry_id, record, reply, head.reply_to, told=told, place=place
+            self._stream,
+            command.entry_id,
+            record,
+            reply,
+            head.reply_to,
+            told=told,
+            place=place,
+            once=head.once,
         )
         self._ending.add(command.entry_id)
         self._delivery.post(ending, partial(self._told, command))

@@ -835,6 +835,7 @@ class State:
             log=result.log,
             result=kept,
             result_truncated=cut,
+            callback=_callback(head, reached),
         )
 
     def _kept(
@@ -845,3 +846,12 @@ class State:
             return None, False
         kept = reached.body[: self.result_max_bytes]
         return kept, len(kept) < len(reached.body)
+
+
+def _callback(head: messages.CallHead, reached: messages.Outcome) -> messages.Callback | None:
+    """Return who is told of a call's end; a type that the route has set wins over others."""
+    callback = head.callback
+    if callback is None or callback.content_type or isinstance(reached, messages.Failed):
+        return callback
+    said = (value for name, value in reached.headers if name.lower() == "content-type")
+    return messages.Callback(callback.url, next(said, ""))

@@ -43,8 +43,9 @@ class Sink:
         #: Parts that Redis has not answered yet, and the end that waits for that.
         self._unanswered = 0
         self._end: tuple[runs.Result, bool] | None = None
-        #: Only to who waits an answer is of use before it is whole.
-        self.streams = bool(head.reply_to)
+        #: Only to who waits an answer is of use before it is whole; and one that is to be kept for
+        #: those who ask again (`once`) must be whole.
+        self.streams = bool(head.reply_to) and not head.once
 
     def head(self, status: int, headers: runs.Headers) -> None:
         """Tell the api replica that an answer begins."""

@@ -31,6 +31,7 @@ def ended(
         message=failed.message if failed else "the caller left before the call had a runner",
         runner_id=runner_id,
         attempt=head.attempt,
+        callback=head.callback,
     )
     reply = messages.Reply(head.call_id, failed) if failed else None
-    return scripts.end(stream, entry_id, record, reply, head.reply_to)
+    return scripts.end(stream, entry_id, record, reply, head.reply_to, once=head.once)

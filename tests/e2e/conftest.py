@@ -16,9 +16,8 @@ from aiohttp import web
 from testcontainers.core.container import DockerContainer
 
 from tests.conftest import REDIS_IMAGE, MysqlServer, eventually
-from tests.e2e import images, registries
+from tests.e2e import images, outside, registries
 from tests.e2e.client import Client
-from tests.e2e.outside import served
 from tests.e2e.platforms import Platform, Service, database
 from tests.e2e.workshop import Workshop
 
@@ -107,7 +106,7 @@ def new_platform(
 @pytest.fixture(scope="package")
 def platform(new_platform: Callable[..., Any]) -> Iterator[Platform]:
     """The platform most tests share: one replica of each service."""
-    with new_platform() as made:
+    with new_platform(CALLBACK_ALLOW_NETWORKS=outside.host_address()) as made:
         yield made.start()
 
 
@@ -211,5 +210,5 @@ async def world(_engine: None) -> AsyncIterator[World]:
         here.hits[request.path] += 1
         return web.Response(text="hello from outside\n")
 
-    async with served(count) as here.address:
+    async with outside.served(count) as here.address:
         yield here

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from services.api import calls, cursors, openapi
+from services.api import calls, cursors, openapi, parts
 from services.api.call_schemas import CallAnswer, CallsAnswer
 
 CALLS = web.AppKey("calls", calls.Calls)
@@ -54,7 +54,12 @@ async def show_call(request: web.Request) -> web.Response:
     """Answer what is known of a call by now, or by its end."""
     wait_s = calls.wait_s(request.query)
     record = await request.app[CALLS].find(request.match_info["id"], wait_s)
-    return web.json_response({"message": "Successfully loaded call", "call": calls.as_json(record)})
+    shown = calls.as_json(record)
+    if record.mode == "async":
+        shown["callback"] = calls.callback_json(
+            await request.app[parts.CALLBACKS].find(record.call_id)
+        )
+    return web.json_response({"message": "Successfully loaded call", "call": shown})
 
 
 @openapi.operation(

@@ -7,7 +7,10 @@ from typing import NamedTuple
 from aiohttp import web
 
 from services.api import (
+    addresses,
     answers,
+    callback_rules,
+    idempotency,
     invocation,
     metrics,
     openapi,
@@ -20,7 +23,7 @@ from services.api import (
 from services.api.bodies import read_body
 from services.api.call_schemas import AcceptedAnswer
 from services.api.catalog import Catalog, Found
-from services.api.gateway import Gateway
+from services.api.gateway import Gateway, Wishes
 from services.api.middleware import response
 from services.api.waiters import AnswerStream
 from shared import clock, ids, messages
@@ -33,6 +36,8 @@ class Means(NamedTuple):
     catalog: Catalog
     gateway: Gateway
     request_max_bytes: int
+    #: Where callbacks may go beside the public internet.
+    callback_networks: tuple[addresses.Network, ...] = ()
 
 
 MEANS = web.AppKey("invoke_means", Means)
@@ -52,10 +57,10 @@ class Target(NamedTuple):
 class _Visit:
     """One request to a function: who asks for which route, and what was found for it."""
 
-    __slots__ = ("_request", "_target", "call_id", "means", "mode", "route")
+    __slots__ = ("_request", "call_id", "means", "mode", "route", "target")
 
     def __init__(self, request: web.Request, target: Target, means: Means, call_id: str) -> None:
-        self._request, self._target = request, target
+        self._request, self.target = request, target
         self.means = means
         self.call_id = call_id
         self.route = _NO_HEADERS
@@ -63,7 +68,7 @@ class _Visit:
 
     async def find(self) -> Found:
         """Return the route if the caller may call it; raises what a lookup or a token refuses."""
-        found = self.means.catalog.known(*self._target)
+        found = self.means.catalog.known(*self.target)
         if found is None or found.route.jwt_key:
             found = await self._looked_up()
         self.route = found.plan.headers
@@ -72,7 +77,7 @@ class _Visit:
 
     async def _looked_up(self) -> Found:
         try:
-            return await self._allowed(await self.means.catalog.lookup(*self._target))
+            return await self._allowed(await self.means.catalog.lookup(*self.target))
         except problems.RouteNotFound as error:
             raise problems.RouteNotFound(problems.ROUTE_NOT_FOUND_ON_APP) from error
 
@@ -115,15 +120,31 @@ def _caller(request: web.Request, body: bytes) -> invocation.Caller:
             "The function's answer; of the format `default`, what it wrote to stdout."
         ),
         202: AcceptedAnswer,
+        400: openapi.CallProblem("Idempotency-Key or X-Callback-Url is malformed"),
         401: openapi.CallProblem("no token present in request"),
         404: openapi.CallProblem("Route not found on that application"),
+        409: openapi.CallProblem("The Idempotency-Key was used for another request"),
         413: openapi.CallProblem("The request body is over the limit of 8388608 bytes"),
         500: openapi.CallProblem("exit code 1"),
         502: openapi.CallProblem("A runner is gone, with the call it had started"),
         503: openapi.CallProblem("No runner had room in time; see Retry-After"),
         504: openapi.CallProblem("Timed out"),
     },
-    query=[openapi.Query("payload", "string", "Of a GET without a body: what goes to stdin.")],
+    query=[
+        openapi.Query("payload", "string", "Of a GET without a body: what goes to stdin."),
+        openapi.Query(
+            idempotency.HEADER,
+            "string",
+            "The same key and request within a day get the first call's answer.",
+            place="header",
+        ),
+        openapi.Query(
+            callback_rules.HEADER,
+            "string",
+            "Of an async call: where its outcome is sent by a signed POST.",
+            place="header",
+        ),
+    ],
     body=openapi.Raw("What goes to the function's stdin."),
 )
 async def invoke(request: web.Request) -> web.StreamResponse:
@@ -157,7 +178,10 @@ async def _performed(request: web.Request, visit: _Visit) -> web.StreamResponse:
     found = await visit.find()
     caller = _caller(request, await read_body(request, means.request_max_bytes))
     begun_s = clock.monotonic_s()
-    performed = await means.gateway.call(visit.call_id, found, caller, visit.find)
+    wishes = None
+    if visit.mode == "async" or idempotency.HEADER in request.headers:
+        wishes = _wishes(request, visit, caller)
+    performed = await means.gateway.call(visit.call_id, found, caller, visit.find, wishes)
     match performed.answer:
         case messages.Reply() as reply:
             whole = _whole(reply, visit, clock.monotonic_s() - begun_s)
@@ -165,17 +189,53 @@ async def _performed(request: web.Request, visit: _Visit) -> web.StreamResponse:
         case None:
             metrics.CALLS.add("async", "ok")
             return sending.whole(request, answers.accepted(visit.call_id, visit.route))
+        case idempotency.Replay() as replay:
+            return sending.whole(request, _replayed(replay, visit))
         case stream:
             return await _in_parts(request, stream, performed.answer_by_ms, visit, begun_s)
 
 
+def _wishes(request: web.Request, visit: _Visit, caller: invocation.Caller) -> Wishes | None:
+    """Return what the headers of a call ask for beside it; None if nothing.
+
+    Raises `BadRequest` and `BadCallback`, which name the header.
+    """
+    given = request.headers
+    once = callback = None
+    if idempotency.HEADER in given:
+        target = idempotency.Target(
+            visit.target.app, visit.target.path, request.method, request.rel_url.raw_query_string
+        )
+        once = idempotency.asked(given.getall(idempotency.HEADER), target, caller.payload)
+    if callback_rules.HEADER in given and visit.mode == "async":
+        urls = given.getall(callback_rules.HEADER)
+        url = callback_rules.address(urls, visit.means.callback_networks)
+        callback = messages.Callback(url, answers.declared_type(visit.route))
+    return Wishes(once, callback) if once or callback else None
+
+
+def _replayed(replay: idempotency.Replay, visit: _Visit) -> answers.Answer:
+    """Return the answer of the first call with a key, once more."""
+    metrics.REPLAYS.inc()
+    visit.call_id, visit.route = replay.call_id, replay.route
+    if replay.reply is None:
+        answer = answers.accepted(replay.call_id, replay.route)
+    else:
+        answer = _told(replay.reply, visit, replay.reply.start_ms + replay.reply.run_ms)
+    return answer._replace(headers=[*answer.headers, idempotency.REPLAYED])
+
+
 def _whole(reply: messages.Reply, visit: _Visit, total_s: float) -> answers.Answer:
     metrics.CALL_SECONDS.observe(total_s)
+    return _told(reply, visit, total_s * 1000)
+
+
+def _told(reply: messages.Reply, visit: _Visit, total_ms: float) -> answers.Answer:
     outcome = _carried(reply.outcome)
     if isinstance(outcome, messages.Failed):
-        return _failed(outcome, visit, answers.server_timing(reply, total_s * 1000))
+        return _failed(outcome, visit, answers.server_timing(reply, total_ms))
     metrics.CALLS.add("sync", "ok")
-    return answers.succeeded(visit.call_id, reply, outcome, visit.route, total_s * 1000)
+    return answers.succeeded(visit.call_id, reply, outcome, visit.route, total_ms)
 
 
 def _carried(outcome: messages.Outcome) -> messages.Outcome:

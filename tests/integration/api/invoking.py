@@ -64,7 +64,8 @@ class EchoRunner:
         self.seen.append((head, parcel))
         outcome = self.function(head, parcel)
         reply = messages.Reply(head.call_id, outcome, start_ms=1.0, run_ms=2.0)
-        command = scripts.end(stream, entry[0], _record(head, outcome), reply, head.reply_to)
+        record = _record(head, outcome)
+        command = scripts.end(stream, entry[0], record, reply, head.reply_to, once=head.once)
         if not await self.redis.execute_command(*command):
             self.seen.pop()  # somebody else has taken it
 
@@ -143,6 +144,7 @@ def _record(head: messages.CallHead, outcome: messages.Outcome) -> messages.Reco
         code=outcome.code if isinstance(outcome, messages.Failed) else "",
         message=outcome.message if isinstance(outcome, messages.Failed) else "",
         log=b"noted\n",
+        callback=head.callback,
         result=outcome.body
         if isinstance(outcome, messages.Answered) and head.mode == "async"
         else None,

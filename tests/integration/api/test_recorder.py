@@ -189,11 +189,11 @@ class AbsentRecords(Records):
         super().__init__(database)
         self.absences = absences
 
-    async def write(self, records: Any) -> None:
+    async def write(self, records: Any) -> bool:
         if self.absences:
             self.absences -= 1
             raise Unavailable("MySQL does not answer")
-        await super().write(records)
+        return await super().write(records)
 
 
 async def test_while_mysql_is_away_records_wait(redis: streams.Redis, opened: Database) -> None:

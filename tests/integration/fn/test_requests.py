@@ -94,6 +94,28 @@ def test_a_function_may_answer_with_an_error_of_its_own(run: Run, fake: FakePlat
     assert ended.complaint == "the function answered with status 404"
 
 
+def test_a_call_may_have_a_key_and_a_callback(run: Run, fake: FakePlatform) -> None:
+    fake.answer("GET /v1/apps/demo/routes/p", {"route": ROUTE})
+    fake.answer("POST /r/demo/p", {"call_id": "1"}, 202)
+    url = "https://shop.example/done"
+    ended = run("call", "demo", "/p", "-d", "x", "--idempotency-key", "k 1", "--callback", url)
+    assert ended.code == 0
+    sent = fake.asked[-1].headers
+    assert (sent["Idempotency-Key"], sent["X-Callback-Url"]) == ("k 1", url)
+    run("call", "demo", "/p", "-d", "x")
+    assert not {"Idempotency-Key", "X-Callback-Url"} & {*fake.asked[-1].headers}
+
+
+def test_what_signs_callbacks_is_shown_and_changed(run: Run, fake: FakePlatform) -> None:
+    told = {"secret": "mcs_2", "previous": "mcs_1", "previous_until": "2026-01-31T12:00:00Z"}
+    for method in ("GET", "POST"):
+        fake.answer(f"{method} /v1/apps/demo/callback-secret", {"callback_secret": told})
+    assert run("apps", "callback-secret", "demo").out == "mcs_2\n"
+    assert fake.asked[-1].method == "GET"
+    assert run("apps", "callback-secret", "demo", "--rotate").out == "mcs_2\n"
+    assert fake.asked[-1].method == "POST"
+
+
 def test_a_link_is_without_effect(run: Run, fake: FakePlatform) -> None:
     fake.answer("GET /v1/apps/demo/routes/p", {"route": ROUTE})
     fake.answer("GET /r/demo/p", b"answer")

@@ -49,7 +49,7 @@ async def come(redis: streams.Redis, call_id: str) -> bytes:
 
 def an_end(
     entry_id: bytes, call_id: str, grant: str = "3.1", *, kept: bool = False
-) -> scripts.Step:
+) -> scripts.Command:
     told: messages.ExecutionFinished | messages.PlaceKept
     told = messages.ExecutionFinished("r1", call_id, grant)
     if kept:

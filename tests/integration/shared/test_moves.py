@@ -225,3 +225,121 @@ async def test_a_heartbeat_is_told_and_kept(redis: streams.Redis) -> None:
     kept = await redis.hgetall(keys.RUNNERS)
     assert messages.decode(told[b"m"], messages.Event) == beat
     assert kept == {b"r1": told[b"m"]}
+
+
+# Calls with a key.
+
+
+def a_claim(**changes: object) -> scripts.Claim:
+    fields: dict[str, object] = {
+        "digest": "d",
+        "fingerprint": "f",
+        "expires_ms": 1000,
+        "until_ms": 500,
+        "route_headers": b"",
+        "answer_max_bytes": 100,
+        "total_max_bytes": 5000,
+    }
+    return scripts.Claim(**{**fields, **changes})
+
+
+def a_keyed_enqueue(
+    call_id: str, now_ms: int = 1, parcel: messages.Parcel | None = None, **changes: object
+) -> scripts.Command:
+    head = a_head(call_id, once="d")
+    enqueuing = an_enqueue(head, parcel or a_parcel())
+    assert isinstance(enqueuing, scripts.Step)
+    return scripts.enqueue_once(enqueuing, head, a_claim(**changes), now_ms)
+
+
+async def test_a_key_is_claimed_with_its_call(redis: streams.Redis) -> None:
+    assert isinstance(await run(redis, a_keyed_enqueue("c1")), bytes)
+    held = await run(redis, a_keyed_enqueue("c2"))
+    assert isinstance(held, list)
+    assert held[:5] == [b"f", b"c1", b"sync", b"run", b"500"]
+    assert await run(redis, scripts.look_at_claim("d")) == held
+    [(_, fields)] = await entries(redis, keys.CALLS_SYNC)
+    assert messages.decode(fields[b"h"], messages.CallHead) == a_head("c1", once="d")
+    assert messages.decode(fields[b"p"], messages.Parcel) == a_parcel()
+
+
+async def test_a_key_whose_time_is_over_is_claimed_anew(redis: streams.Redis) -> None:
+    await run(redis, a_keyed_enqueue("c1"))
+    assert isinstance(await run(redis, a_keyed_enqueue("c2", 999)), list)
+    assert isinstance(await run(redis, a_keyed_enqueue("c3", 1000, expires_ms=2000)), bytes)
+    assert await redis.get(keys.CLAIMS_BYTES) == b"%d" % scripts.CLAIM_BYTES
+    assert await redis.zrange(keys.CLAIMS_DUE, 0, -1, withscores=True) == [(b"d", 2000.0)]
+
+
+async def test_a_large_parcel_of_a_call_with_a_key(redis: streams.Redis) -> None:
+    parcel = a_parcel(b"x" * (scripts.PARCEL_INLINE_MAX_BYTES + 1))
+    await run(redis, a_keyed_enqueue("c1", parcel=parcel))
+    assert messages.decode(await redis.get(keys.parcel("c1")), messages.Parcel) == parcel
+
+
+@pytest.mark.parametrize(
+    ("code", "started_ms", "kept"),
+    [
+        ("", 1, b"done"),
+        ("exit", 1, b"done"),
+        ("unavailable", 1, b"done"),
+        ("capacity", None, None),
+        ("overloaded", None, None),
+        ("unavailable", None, None),
+        ("deadline", None, None),
+        ("cancelled", None, None),
+        ("image_pull", None, None),
+        # Of these nobody knows whether something has run.
+        ("runner_lost", None, b"done"),
+        ("internal", None, b"done"),
+    ],
+)
+async def test_the_end_of_a_call_with_a_key(
+    redis: streams.Redis, code: str, started_ms: int | None, kept: bytes | None
+) -> None:
+    entry_id = await run(redis, a_keyed_enqueue("c1"))
+    assert isinstance(entry_id, bytes)
+    outcome = messages.Failed(code, "why") if code else messages.Answered(b"out")
+    reply = messages.Reply("c1", outcome)
+    record = messages.Record(
+        "c1", "error" if code else "success", "sync", "app", "/p", "img", 1,
+        started_ms=started_ms, code=code,
+    )  # fmt: skip
+    finish = scripts.end(keys.CALLS_SYNC, entry_id, record, reply, "api-1", once="d")
+    assert await run(redis, finish) == 1
+    assert await run(redis, finish) == 0
+    state, answer, size = await redis.hmget(keys.claim("d"), ["s", "a", "z"])
+    assert state == kept
+    assert answer == (messages.encode(reply) if kept else None)
+    assert int(await redis.get(keys.CLAIMS_BYTES)) == int(size or 0)
+    assert await redis.xlen(keys.FINISHED) == 1
+    assert await redis.get(keys.COMPLETE) == b"1"
+
+
+async def test_the_end_of_another_call_leaves_a_claim_alone(redis: streams.Redis) -> None:
+    first = await run(redis, a_keyed_enqueue("c1"))
+    assert isinstance(first, bytes)
+    assert isinstance(await run(redis, a_keyed_enqueue("c2", 1000, expires_ms=2000)), bytes)
+    late = messages.Reply("c1", messages.Answered(b"late"))
+    finish = scripts.end(keys.CALLS_SYNC, first, a_record("c1"), late, "api-1", once="d")
+    assert await run(redis, finish) == 1
+    assert await redis.hmget(keys.claim("d"), ["c", "s", "a"]) == [b"c2", b"run", None]
+
+
+@pytest.mark.parametrize(
+    ("limits", "state"),
+    [
+        ({}, b"done"),
+        ({"answer_max_bytes": 10}, b"none"),
+        ({"total_max_bytes": scripts.CLAIM_BYTES + 10}, b"none"),
+    ],
+)
+async def test_an_answer_is_kept_within_limits(
+    redis: streams.Redis, limits: dict[str, int], state: bytes
+) -> None:
+    entry_id = await run(redis, a_keyed_enqueue("c1", **limits))
+    assert isinstance(entry_id, bytes)
+    reply = messages.Reply("c1", messages.Answered(b"out"))
+    record = messages.Record("c1", "success", "sync", "app", "/p", "img", 1, started_ms=1)
+    await run(redis, scripts.end(keys.CALLS_SYNC, entry_id, record, reply, "api-1", once="d"))
+    assert await redis.hget(keys.claim("d"), "s") == state

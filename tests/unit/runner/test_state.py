@@ -289,6 +289,29 @@ def test_an_async_result_of_just_that_size_is_all_of_it(h: Harness) -> None:
     assert (record.result, record.result_truncated) == (b"0123456789", False)
 
 
+@pytest.mark.parametrize(
+    ("route", "function", "told"),
+    [
+        ("", (), ""),
+        ("", (("Content-Type", "a/b"),), "a/b"),
+        ("c/d", (("Content-Type", "a/b"),), "c/d"),
+    ],
+)
+def test_who_is_to_be_called_back_is_in_the_record(
+    h: Harness, route: str, function: runs.Headers, told: str
+) -> None:
+    h.running(async_head(callback=messages.Callback("http://h/", route)))
+    answered = runs.Result(runs.Answered(200, function), b"x", started_ms=1)
+    record = ending(h.given(ended(answered))).record
+    assert record.callback == messages.Callback("http://h/", told)
+
+
+def test_also_of_a_call_that_failed(h: Harness) -> None:
+    callback = messages.Callback("http://h/")
+    h.running(async_head(callback=callback))
+    assert ending(h.given(ended(exited(3)))).record.callback == callback
+
+
 def test_a_record_has_the_documented_word(h: Harness) -> None:
     h.running()
     overflowed = runs.Result(runs.Overflowed(8))

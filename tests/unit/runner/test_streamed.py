@@ -10,7 +10,7 @@ from services.runner.streamed import Sink
 from shared import messages, scripts
 from shared.errors import Unavailable
 from tests.conftest import eventually
-from tests.unit.runner.builders import HEAD, async_head, exited
+from tests.unit.runner.builders import HEAD, async_head, exited, head
 from tests.unit.runner.outboxes import SlowOutbox
 
 HEADERS = (("content-type", "text/plain"),)
@@ -36,6 +36,10 @@ class Told:
 
 def sink(told: Told, outbox: SlowOutbox, head: messages.CallHead = HEAD) -> Sink:
     return Sink("r1", head, outbox, told.ended, told.refusals.append)
+
+
+async def test_an_answer_that_is_kept_for_others_comes_whole() -> None:
+    assert not sink(Told(), SlowOutbox(), head(once="d")).streams
 
 
 async def test_the_parts_of_an_answer_go_to_the_replica_that_waits() -> None:
