@@ -234,6 +234,11 @@ FIELDS: dict[str, Rule] = {
     "idle_timeout": Rule(duration, "idle_timeout: 1m30s", "How long an idle sandbox is kept."),
     "max_concurrency": Rule(whole(1), "max_concurrency: 4", "Most hot sandboxes on one runner."),
     "min_sandboxes": Rule(whole(0), "min_sandboxes: 1", "Sandboxes each runner keeps ready."),
+    "max_attempts": Rule(
+        whole(1), "max_attempts: 5", "Most attempts of an async call, if the platform fails it."
+    ),
+    "retries": Rule(whole(0), "retries: 2", "Attempts of an async call after failures of its own."),
+    "retry_delay": Rule(duration, "retry_delay: 10s", "Wait before the second attempt; it grows."),
     "isolation": Rule(
         one_of("sandbox", "call"), "isolation: sandbox", "Whether calls share a container."
     ),
@@ -259,5 +264,5 @@ FOREIGN = {
 #: The fields that a route has too, under the same names; image and config are made elsewhere.
 ROUTE_FIELDS = (
     "type", "format", "memory", "cpus", "timeout", "idle_timeout", "max_concurrency",
-    "min_sandboxes", "isolation", "headers", "jwt_key",
+    "min_sandboxes", "max_attempts", "retries", "retry_delay", "isolation", "headers", "jwt_key",
 )  # fmt: skip

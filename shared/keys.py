@@ -11,7 +11,9 @@ CALLS_SYNC = f"{TAG}:calls:sync"
 CALLS_ASYNC = f"{TAG}:calls:async"
 #: Stream. runners and api -> scheduler: `messages.Event` in field `m`.
 EVENTS = f"{TAG}:events"
-#: Stream, group `RECORDERS`. api, scheduler, runners -> api: `messages.Record` in field `m`.
+#: Stream, group `RECORDERS`. api, scheduler, runners -> api: `messages.Record` in field `m`; of a
+#: call that is to be kept as a dead letter also its `messages.CallHead` in `h` and, unless it has a
+#: key of its own, its `messages.Parcel` in `p`.
 FINISHED = f"{TAG}:finished"
 RECORDERS = "recorders"
 #: Stream. Anyone -> operators: entries that nobody could decode, set aside with their origin.
@@ -30,6 +32,9 @@ CATALOG_VERSIONS = f"{TAG}:catalog-versions"
 #: hash, call id -> the reserved entry. api <-> api.
 TASKS_DUE = f"{TAG}:tasks:due"
 TASKS_RESERVED = f"{TAG}:tasks:reserved"
+#: The same of async calls whose next attempt is to wait until that time. scheduler, runners -> api.
+RETRIES_DUE = f"{TAG}:retries:due"
+RETRIES = f"{TAG}:retries"
 #: Counter of calls that ended. runners, scheduler -> api (`/stats`).
 COMPLETE = f"{TAG}:complete"
 
@@ -58,3 +63,8 @@ def reply(api_id: str) -> str:
 def parcel(call_id: str) -> str:
     """String. api -> runner: a parcel too large for the stream entry."""
     return f"{TAG}:parcel:{call_id}"
+
+
+def redriven(call_id: str) -> str:
+    """String with expiry. api <-> api: the call of this id was made of a dead letter already."""
+    return f"{TAG}:redriven:{call_id}"

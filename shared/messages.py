@@ -21,6 +21,19 @@ class Wire(msgspec.Struct, frozen=True, array_like=True):
     """The base of all messages: immutable, typed, an array on the wire."""
 
 
+class Tries(Wire, frozen=True):
+    """Part of `CallHead`: how often an async call is run; see `retrying`."""
+
+    #: Attempts that may fail by the platform's fault, in all.
+    max_attempts: int = 3
+    #: Attempts that may follow those that failed by the function's own fault.
+    retries: int = 0
+    #: Seconds before the second attempt; the wait grows from there.
+    retry_delay_s: int = 1
+    #: How many attempts before this one failed by the function's own fault.
+    own_failures: int = 0
+
+
 class CallHead(Wire, frozen=True):
     """api -> scheduler -> runner: what deciding about a call needs."""
 
@@ -40,7 +53,7 @@ class CallHead(Wire, frozen=True):
     reply_to: str
     #: Run time the route allows, in milliseconds.
     timeout_ms: int
-    #: 1 for the first attempt; a lost runner makes the next one.
+    #: 1 for the first attempt; a failure may make the next one.
     attempt: int = 1
     format: Format = "default"
     isolation: Isolation = "sandbox"
@@ -50,6 +63,8 @@ class CallHead(Wire, frozen=True):
     sandbox_key: str = ""
     #: Version of the app's catalog at which the route was read: a later one has a larger one.
     revision: int = 0
+    #: None: a sync call, which is run once; or an async one for which the defaults hold.
+    tries: Tries | None = None
 
 
 class Parcel(Wire, frozen=True):
@@ -168,6 +183,22 @@ Status = Literal["queued", "running", "success", "error", "cancelled"]
 ENDED: tuple[Status, ...] = ("success", "error", "cancelled")
 
 
+class Attempt(Wire, frozen=True):
+    """Part of `Record`: a run of an async call that failed, and was followed by another."""
+
+    #: 1 for the first.
+    number: int
+    #: A word of `errors.CODES`.
+    code: str
+    message: str
+    finished_ms: int
+    started_ms: int | None = None
+    exit_code: int | None = None
+    runner_id: str = ""
+    #: As `Record.log`.
+    log: bytes = b""
+
+
 class Record(Wire, frozen=True):
     """api, scheduler or runner -> api (recorder): what is known of a call by now.
 
@@ -198,6 +229,10 @@ class Record(Wire, frozen=True):
     #: An async call's stdout, up to the kept size; None if not kept.
     result: bytes | None = None
     result_truncated: bool = False
+    #: The dead letter that this call is made of; "" if it is not.
+    redrive_of: str = ""
+    #: Attempts before this one, as far as this record knows of them.
+    failures: tuple[Attempt, ...] = ()
 
 
 class SandboxCount(Wire, frozen=True):

@@ -12,7 +12,18 @@ from redis.exceptions import RedisError
 from services.api import assembly, middleware, migrating, openapi, packed, parts
 from services.api.catalog import Catalog
 from services.api.database import Database
-from services.api.handlers import apps, calls, client, invoke, meta, routes, runners, stats, tasks
+from services.api.handlers import (
+    apps,
+    calls,
+    client,
+    dead_letters,
+    invoke,
+    meta,
+    routes,
+    runners,
+    stats,
+    tasks,
+)
 from services.api.settings import Settings
 from services.api.store import Store
 from services.api.versions import Versions
@@ -20,7 +31,7 @@ from shared import service, streams
 from shared.errors import Unavailable
 from shared.version import VERSION
 
-HANDLERS = (meta, apps, routes, invoke, calls, tasks, stats, runners, client)
+HANDLERS = (meta, apps, routes, invoke, calls, dead_letters, tasks, stats, runners, client)
 #: How long a readiness check waits for MySQL, in seconds.
 CHECK_TIMEOUT_S = 2.0
 

@@ -127,6 +127,9 @@ class TestRoutes:
             "cpus": 0.5,
             "isolation": "sandbox",
             "min_sandboxes": 0,
+            "max_attempts": 3,
+            "retries": 0,
+            "retry_delay": 1,
             "app_name": app,
         }
         assert {name: found[name] for name in wanted} == wanted

@@ -54,7 +54,9 @@ async def show_call(request: web.Request) -> web.Response:
     """Answer what is known of a call by now, or by its end."""
     wait_s = calls.wait_s(request.query)
     record = await request.app[CALLS].find(request.match_info["id"], wait_s)
-    return web.json_response({"message": "Successfully loaded call", "call": calls.as_json(record)})
+    failures = await request.app[CALLS].failures(record)
+    call = calls.as_json(record) | {"failures": [calls.failure_json(f) for f in failures]}
+    return web.json_response({"message": "Successfully loaded call", "call": call})
 
 
 @openapi.operation(

@@ -29,6 +29,9 @@ timeout: 1m30s
 idle_timeout: 5m
 max_concurrency: 4
 min_sandboxes: 1
+max_attempts: 5
+retries: 2
+retry_delay: 1m30s
 isolation: call
 headers:
   Content-Type: text/html
@@ -77,6 +80,9 @@ def test_every_field_is_read_in_the_platforms_terms() -> None:
         "idle_timeout": 300,
         "max_concurrency": 4,
         "min_sandboxes": 1,
+        "max_attempts": 5,
+        "retries": 2,
+        "retry_delay": 90,
         "isolation": "call",
         "headers": {"Content-Type": ["text/html"], "X-Both": ["one", "two"]},
         "config": {"DB": "${HOST}:$PORT", "PRICE": "5$$", "LEVEL": "3", "DEBUG": "true"},
