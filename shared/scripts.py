@@ -338,7 +338,7 @@ return 1
 
 
 def try_again(
-    runner_id: str,
+    stream: str,
     entry_id: bytes,
     head: messages.CallHead,
     record: messages.Record,
@@ -353,7 +353,7 @@ def try_again(
     so before it can read the call. Returns 1; or 0, with nothing else done, if the entry was gone.
     """
     names = (
-        keys.runner(runner_id),
+        stream,
         keys.FINISHED,
         keys.EVENTS,
         keys.calls(head.mode),

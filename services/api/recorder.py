@@ -107,21 +107,26 @@ class Recorder:
             except Undecodable as error:
                 UNDECODABLE.labels(stream="finished").inc()
                 await self._set_aside(entry, str(error))
-        dead = [item for item in items if b"h" in item[0][1]]
-        refused = [item for item in dead if not await self._keep(item)] if dead else []
-        await self._write([item for item in items if item not in refused] if refused else items)
+        for item in items:
+            if b"h" in item[0][1]:
+                await self._keep(item)
+        await self._write(items)
         oldest_ms = int(entries[0][0].partition(b"-")[0])
         metrics.RECORDER_LAG.set((clock.epoch_ms() - oldest_ms) / 1000)
 
-    async def _keep(self, item: Item) -> bool:
-        """Keep a call as a dead letter, before its record is written; says whether MySQL takes it.
+    async def _keep(self, item: Item) -> None:
+        """Keep a call as a dead letter, before its record is written.
 
         Both are acknowledged together: what is kept twice is there once.
         """
         (_, fields), record = item
-        backoff = streams.Backoff()
+        backoff, refused = streams.Backoff(), ""
         while True:
             try:
+                if refused:
+                    aside = streams.set_aside(keys.FINISHED, item[0], refused)
+                    await self._redis.execute_command(*aside)  # type: ignore[no-untyped-call]
+                    return
                 parcel: Any = fields.get(b"p")
                 if parcel is None:
                     parcel = await self._redis.get(keys.parcel(record.call_id))
@@ -129,8 +134,8 @@ class Recorder:
             except Refused as error:
                 metrics.RECORDS_REFUSED.inc()
                 log.error("dead_letter_refused", call_id=record.call_id, error=str(error))  # noqa: TRY400
-                await self._set_aside(item[0], str(error))
-                return False
+                refused = str(error)
+                continue
             except (Unavailable, pymysql.err.MySQLError, RedisError, OSError) as error:
                 log.warning("dead_letter_waits", call_id=record.call_id, error=str(error))
                 await backoff.wait()
@@ -146,7 +151,7 @@ class Recorder:
                     why=record.message,
                     attempt=record.attempt,
                 )
-            return True
+            return
 
     async def _write(self, items: Sequence[Item]) -> None:
         """Write a batch; one that MySQL refuses is halved until the culprit is alone."""

@@ -345,7 +345,7 @@ class Runner:
         self._ending.add(command.entry_id)
         self._delivery.post(
             scripts.try_again(
-                self._id, command.entry_id, head, command.record, due_ms=due_ms, freed=freed
+                self._stream, command.entry_id, head, command.record, due_ms=due_ms, freed=freed
             ),
             lambda _: self._ending.discard(command.entry_id),
         )

@@ -61,6 +61,7 @@ class Reclaimer:
         not failed.
         """
         now_ms = clock.epoch_ms()
+        stream = keys.runner(runner_id)
         tries = f", at attempt {head.attempt}" if head.mode == "async" else ""
         failed = messages.Failed("runner_lost", f"the runner of this call is gone{tries}")
         again = retrying.next_attempt(head, failed.code)
@@ -69,7 +70,6 @@ class Reclaimer:
                 head.attempt, failed.code, failed.message, now_ms, runner_id=runner_id
             )
             record = retrying.waiting_record(again, failure)
-            return "retried", scripts.try_again(runner_id, entry_id, again, record)
+            return "retried", scripts.try_again(stream, entry_id, again, record)
         how = "buried" if retrying.is_kept(head, failed.code) else "failed"
-        stream = keys.runner(runner_id)
         return how, ending.ended(stream, entry_id, head, failed, now_ms=now_ms, runner_id=runner_id)
