@@ -81,13 +81,12 @@ class Letters:
             record.message[:MESSAGE_MAX],
             record.attempt,
             record.finished_ms,
-            head,
             None if parcel is None else len(parcel),
         )
         async with self._database.transaction() as cursor:
             new = await cursor.execute(
-                "INSERT INTO dead_letters (call_id, app, path, code, message, attempt, died_ms, "
-                "head, size_bytes) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) "
+                "INSERT INTO dead_letters (call_id, app, path, code, message, attempt, died_ms, "  # noqa: S608 (hexadecimal)
+                f"size_bytes, head) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, X'{head.hex()}') "
                 "ON DUPLICATE KEY UPDATE attempt = dead_letters.attempt",
                 values,
             )
