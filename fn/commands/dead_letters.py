@@ -177,7 +177,8 @@ def purge(app: str, call_ids: tuple[str, ...], every: bool, path: str) -> None: 
         purged = here.ask("DELETE", asked, query=_of(path))["purged"]
     else:
         purged = sum(here.ask("DELETE", _one(app, call_id))["purged"] for call_id in call_ids)
-    output.show({"purged": purged}, f"{purged} dead letters purged")
+    letters = "dead letter" if purged == 1 else "dead letters"
+    output.show({"purged": purged}, f"{purged} {letters} purged")
 
 
 def _check(call_ids: tuple[str, ...], path: str, *, every: bool) -> None:

@@ -121,7 +121,7 @@ async def purge_letters(request: web.Request) -> web.Response:
     """Remove all dead letters of an app, or of a route."""
     app, wanted = request.match_info["app"], _wanted(request.query)
     purged = await request.app[MEANS].letters.purge_all(app, wanted)
-    return web.json_response({"message": f"{purged} dead letters purged", "purged": purged})
+    return web.json_response({"message": f"{_letters(purged)} purged", "purged": purged})
 
 
 @openapi.operation(
@@ -170,7 +170,7 @@ async def redrive_letters(request: web.Request) -> web.Response:
             raise _broken_off(error, len([one for one in told if "call_id" in one])) from error
     redriven = len([one for one in told if "call_id" in one])
     answer = {
-        "message": f"{redriven} dead letters redriven",
+        "message": f"{_letters(redriven)} redriven",
         "redriven": told,
         "next_cursor": cursors.encode(found[-1]) if len(found) == limit else "",
     }
@@ -180,8 +180,12 @@ async def redrive_letters(request: web.Request) -> web.Response:
 def _broken_off(error: MillraceError, redriven: int) -> MillraceError:
     if not redriven:
         return error
-    more = f"{redriven} dead letters were redriven before, the others stay"
+    more = f"before, {_letters(redriven)} had been redriven; the others stay"
     return type(error)(f"{error.message}; {more}")
+
+
+def _letters(count: int) -> str:
+    return f"{count} dead letter{'' if count == 1 else 's'}"
 
 
 def _meant(request: web.Request) -> tuple[str, str]:

@@ -370,7 +370,7 @@ async def test_a_full_queue_stops_a_redrive_and_says_how_far_it_came(
         status, answer = await api.json("POST", f"{LETTERS}/redrive")
         assert (status, answer["error"]["message"]) == (
             503,
-            "1 async calls wait already; 1 dead letters were redriven before, the others stay",
+            "1 async calls wait already; before, 1 dead letter had been redriven; the others stay",
         )
         assert await listed(api) == [made[2], made[1]]
 
