@@ -191,32 +191,42 @@ class Letters:
         """Remove the letters of calls that failed before a time; returns how many."""
         return await self._delete("died_ms < %s", [before_ms])
 
-    async def crowded(self, most: int) -> dict[str, int]:
-        """Return by how many letters apps exceed the most they may have."""
+    async def drop_excess(self, most: int) -> int:
+        """Remove what apps have beyond their newest `most`, redriven or not; returns how many.
+
+        By a line that is drawn once, so that replicas who do it at one time remove no more.
+        """
         async with self._database.reading() as cursor:
             await cursor.execute(
-                "SELECT app, COUNT(*) AS count FROM dead_letters GROUP BY app HAVING count > %s",
+                "SELECT app, redriven_ms IS NOT NULL AS redriven FROM dead_letters "
+                "GROUP BY app, redriven HAVING COUNT(*) > %s",
                 (most,),
             )
-            return {row["app"]: row["count"] - most for row in await cursor.fetchall()}
-
-    async def drop_oldest(self, app: str, count: int) -> int:
-        """Remove an app's oldest letters; returns how many."""
-        return await self._delete("app = %s", [app], at_most=count)
-
-    async def _delete(self, where: str, values: Sequence[Any], at_most: int | None = None) -> int:
-        """Delete, oldest first and some at a time, so that nobody waits long for locks."""
+            crowded = [(row["app"], bool(row["redriven"])) for row in await cursor.fetchall()]
         gone = 0
-        while at_most is None or gone < at_most:
-            rows = CHUNK_ROWS if at_most is None else min(CHUNK_ROWS, at_most - gone)
+        for app, redriven in crowded:
+            where, values = _conditions(app, Filter(redriven=redriven))
+            async with self._database.reading() as cursor:
+                await cursor.execute(
+                    f"SELECT call_id FROM dead_letters WHERE {where} "  # noqa: S608 (names from here)
+                    "ORDER BY call_id DESC LIMIT 1 OFFSET %s",
+                    (*values, most),
+                )
+                row = await cursor.fetchone()
+            if row is not None:
+                gone += await self._delete(f"{where} AND call_id <= %s", [*values, row["call_id"]])
+        return gone
+
+    async def _delete(self, where: str, values: Sequence[Any]) -> int:
+        """Delete, oldest first and some at a time, so that nobody waits long for locks."""
+        gone, deleted = 0, CHUNK_ROWS
+        while deleted == CHUNK_ROWS:
             async with self._database.reading() as cursor:
                 deleted = await cursor.execute(
                     f"DELETE FROM dead_letters WHERE {where} ORDER BY call_id LIMIT %s",  # noqa: S608
-                    (*values, rows),
+                    (*values, CHUNK_ROWS),
                 )
             gone += deleted
-            if deleted < rows:
-                break
         return gone
 
 
@@ -239,9 +249,7 @@ class Lifetime:
     async def sweep(self, now_ms: int) -> int:
         """Remove what is too old at `now_ms`, and what is too much; returns how many."""
         old = await self._letters.expire(now_ms - self._days * DAY_MS) if self._days else 0
-        many = 0
-        for app, count in (await self._letters.crowded(self._most)).items():
-            many += await self._letters.drop_oldest(app, count)
+        many = await self._letters.drop_excess(self._most)
         for why, count in (("old", old), ("many", many)):
             if count:
                 metrics.DROPPED.labels(why).inc(count)
