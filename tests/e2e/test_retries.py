@@ -13,6 +13,7 @@ from tests.e2e.client import Client
 from tests.e2e.conftest import World
 from tests.e2e.load import accept
 from tests.e2e.outside import served
+from tests.e2e.test_kill import removed
 
 Image = Callable[[str], str]
 CALLS = 4
@@ -63,11 +64,13 @@ async def test_calls_whose_runners_are_killed_die_in_the_end_and_are_redriven(
             app, "/x", image, type="async", timeout=600, max_attempts=2, config=world.config
         )
         accepted = await accept(client, path, CALLS)
+        left: set[str] = set()
         for attempt in (1, 2):
             for call_id in accepted:
                 await world.hit(f"/{call_id}", attempt)
             runner = platform.first("runner")
             runner.kill()
+            left |= platform.containers()
             runner.start()
             await asyncio.to_thread(runner.wait_ready)
 
@@ -96,6 +99,7 @@ async def test_calls_whose_runners_are_killed_die_in_the_end_and_are_redriven(
             assert world.hits[f"/{new_id}"] == 1
         assert await dead_letters(client, app, 0) == []
         assert len(await client.calls(app)) == 2 * CALLS
+        await eventually(lambda: removed(platform, left), 45)
 
 
 async def dead_letters(client: Client, app: str, count: int) -> list[dict[str, Any]]:
