@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "calls": "fn.commands.calls:calls",
     "completion": "fn.commands.completion:completion",
     "context": "fn.commands.context:context",
+    "dead-letters": "fn.commands.dead_letters:dead_letters",
     "deploy": "fn.commands.deploy:deploy",
     "doctor": "fn.commands.doctor:doctor",
     "images": "fn.commands.building:images",
@@ -57,6 +58,7 @@ def _say_version(context: click.Context, _: click.Parameter, asked: bool) -> Non
 @click.group(
     cls=LazyGroup,
     lazy=COMMANDS,
+    aliases={"dlq": "dead-letters"},
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples("fn init --runtime python me/greet", "fn deploy demo", "fn call demo /greet"),
 )

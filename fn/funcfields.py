@@ -22,6 +22,8 @@ MEMORY_MB = (6, 1024 * 1024)
 TIMEOUT_S = (1, 24 * 60 * 60)
 MAX_CONCURRENCY = (1, 10_000)
 MIN_SANDBOXES = (0, 100)
+MAX_ATTEMPTS = (1, 20)
+RETRIES = (0, 20)
 
 
 class Wrong(ValueError):
@@ -257,6 +259,15 @@ FIELDS: dict[str, Rule] = {
     "min_sandboxes": Rule(
         whole(*MIN_SANDBOXES), "min_sandboxes: 1", "Sandboxes each runner keeps ready."
     ),
+    "max_attempts": Rule(
+        whole(*MAX_ATTEMPTS),
+        "max_attempts: 5",
+        "Most attempts of an async call, if the platform fails it.",
+    ),
+    "retries": Rule(
+        whole(*RETRIES), "retries: 2", "Attempts of an async call after failures of its own."
+    ),
+    "retry_delay": Rule(duration, "retry_delay: 10s", "Wait before the second attempt; it grows."),
     "isolation": Rule(
         one_of(*ISOLATIONS), "isolation: sandbox", "Whether calls share a container, or a network."
     ),
@@ -282,5 +293,5 @@ FOREIGN = {
 #: The fields that a route has too, under the same names; image and config are made elsewhere.
 ROUTE_FIELDS = (
     "type", "format", "memory", "cpus", "timeout", "idle_timeout", "max_concurrency",
-    "min_sandboxes", "isolation", "headers", "jwt_key",
+    "min_sandboxes", "max_attempts", "retries", "retry_delay", "isolation", "headers", "jwt_key",
 )  # fmt: skip

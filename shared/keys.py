@@ -11,7 +11,9 @@ CALLS_SYNC = f"{TAG}:calls:sync"
 CALLS_ASYNC = f"{TAG}:calls:async"
 #: Stream. runners and api -> scheduler: `messages.Event` in field `m`.
 EVENTS = f"{TAG}:events"
-#: Stream, group `RECORDERS`. api, scheduler, runners -> api: `messages.Record` in field `m`.
+#: Stream, group `RECORDERS`. api, scheduler, runners -> api: `messages.Record` in field `m`; of a
+#: call that is to be kept as a dead letter also its `messages.CallHead` in `h` and, unless it has a
+#: key of its own, its `messages.Parcel` in `p`.
 FINISHED = f"{TAG}:finished"
 RECORDERS = "recorders"
 #: Stream. Anyone -> operators: entries that nobody could decode, set aside with their origin.
@@ -34,6 +36,9 @@ CATALOG_VERSIONS = f"{TAG}:catalog-versions"
 #: hash, call id -> the reserved entry. api <-> api.
 TASKS_DUE = f"{TAG}:tasks:due"
 TASKS_RESERVED = f"{TAG}:tasks:reserved"
+#: The same of async calls whose next attempt is to wait until that time. scheduler, runners -> api.
+RETRIES_DUE = f"{TAG}:retries:due"
+RETRIES = f"{TAG}:retries"
 #: What is kept of calls with an `Idempotency-Key`: sorted set, `claim` by the epoch ms at which it
 #: is forgotten; and the bytes that all claims take, about. api, runners, scheduler <-> api.
 CLAIMS_DUE = f"{TAG}:claims:due"
@@ -77,3 +82,8 @@ def claim(digest: str) -> str:
 def parcel(call_id: str) -> str:
     """String. api -> runner: a parcel too large for the stream entry."""
     return f"{TAG}:parcel:{call_id}"
+
+
+def redriven(call_id: str) -> str:
+    """String with expiry. api <-> api: the call of this id was made of a dead letter already."""
+    return f"{TAG}:redriven:{call_id}"

@@ -29,6 +29,19 @@ class Callback(Wire, frozen=True):
     content_type: str = ""
 
 
+class Tries(Wire, frozen=True):
+    """Part of `CallHead`: how often an async call is run; see `retrying`."""
+
+    #: Attempts that may fail by the platform's fault, in all.
+    max_attempts: int = 3
+    #: Attempts that may follow those that failed by the function's own fault.
+    retries: int = 0
+    #: Seconds before the second attempt; the wait grows from there.
+    retry_delay_s: int = 1
+    #: How many attempts before this one failed by the function's own fault.
+    own_failures: int = 0
+
+
 class CallHead(Wire, frozen=True):
     """api -> scheduler -> runner: what deciding about a call needs."""
 
@@ -48,7 +61,7 @@ class CallHead(Wire, frozen=True):
     reply_to: str
     #: Run time the route allows, in milliseconds.
     timeout_ms: int
-    #: 1 for the first attempt; a lost runner makes the next one.
+    #: 1 for the first attempt; a failure may make the next one.
     attempt: int = 1
     format: Format = "default"
     isolation: Isolation = "sandbox"
@@ -62,6 +75,8 @@ class CallHead(Wire, frozen=True):
     once: str = ""
     #: Who is told when an async call has ended.
     callback: Callback | None = None
+    #: None: a sync call, which is run once; or an async one for which the defaults hold.
+    tries: Tries | None = None
 
 
 class Parcel(Wire, frozen=True):
@@ -182,6 +197,22 @@ Status = Literal["queued", "running", "success", "error", "cancelled"]
 ENDED: tuple[Status, ...] = ("success", "error", "cancelled")
 
 
+class Attempt(Wire, frozen=True):
+    """Part of `Record`: a run of an async call that failed, and was followed by another."""
+
+    #: 1 for the first.
+    number: int
+    #: A word of `errors.CODES`.
+    code: str
+    message: str
+    finished_ms: int
+    started_ms: int | None = None
+    exit_code: int | None = None
+    runner_id: str = ""
+    #: As `Record.log`.
+    log: bytes = b""
+
+
 class Record(Wire, frozen=True):
     """api, scheduler or runner -> api (recorder): what is known of a call by now.
 
@@ -213,6 +244,10 @@ class Record(Wire, frozen=True):
     result: bytes | None = None
     result_truncated: bool = False
     callback: Callback | None = None
+    #: The dead letter that this call is made of; "" if it is not.
+    redrive_of: str = ""
+    #: Attempts before this one, as far as this record knows of them.
+    failures: tuple[Attempt, ...] = ()
 
 
 class SandboxCount(Wire, frozen=True):

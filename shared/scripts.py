@@ -607,6 +607,141 @@ def move_back(
     return ("EVAL", _MOVE_BACK, len(names), *names, entry_id, messages.encode(head), told)
 
 
+_TRY_AGAIN = (
+    _FREES
+    + """
+if ARGV[6] ~= '' then redis.call('XADD', KEYS[3], '*', 'm', ARGV[6]) end
+local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
+if #found == 0 then return 0 end
+redis.call('XDEL', KEYS[1], ARGV[1])
+local parcel
+local parts = found[1][2]
+for i = 1, #parts, 2 do
+  if parts[i] == 'p' then parcel = parts[i + 1] end
+end
+redis.call('XADD', KEYS[2], '*', 'm', ARGV[4])
+if ARGV[5] == '0' then
+  if parcel then redis.call('XADD', KEYS[4], '*', 'h', ARGV[3], 'p', parcel)
+  else redis.call('XADD', KEYS[4], '*', 'h', ARGV[3]) end
+  return 1
+end
+redis.call('HSET', KEYS[5], ARGV[2], ARGV[3])
+if parcel then redis.call('HSET', KEYS[5], ARGV[2] .. ':p', parcel) end
+redis.call('ZADD', KEYS[6], ARGV[5], ARGV[2])
+return 1
+"""
+)
+
+
+def try_again(
+    stream: str,
+    entry_id: bytes,
+    head: messages.CallHead,
+    record: messages.Record,
+    *,
+    due_ms: int = 0,
+    freed: messages.ExecutionFinished | None = None,
+) -> Command:
+    """runner or scheduler: an attempt has failed; let the next one, `head`, wait.
+
+    Until `due_ms` beside the streams, from where `return_due_retries` brings it back; 0: among the
+    waiting at once. `freed` is told to the scheduler in the same step, whoever owns the entry, and
+    so before it can read the call. Returns 1; or 0, with nothing else done, if the entry was gone.
+    """
+    names = (
+        stream,
+        keys.FINISHED,
+        keys.EVENTS,
+        keys.calls(head.mode),
+        keys.RETRIES,
+        keys.RETRIES_DUE,
+    )
+    told = messages.encode(freed) if freed else b""
+    rest = (entry_id, head.call_id, messages.encode(head), messages.encode(record), due_ms, told)
+    return ("EVAL", _TRY_AGAIN, len(names), *names, *rest)
+
+
+_BURY = (
+    _FREES
+    + """
+if ARGV[3] ~= '' then redis.call('XADD', KEYS[3], '*', 'm', ARGV[3]) end
+local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
+if #found == 0 then return 0 end
+redis.call('XDEL', KEYS[1], ARGV[1])
+local entry = {'m', ARGV[2]}
+local parts = found[1][2]
+for i = 1, #parts, 2 do
+  if parts[i] == 'h' or parts[i] == 'p' then
+    entry[#entry + 1], entry[#entry + 2] = parts[i], parts[i + 1]
+  end
+end
+redis.call('XADD', KEYS[2], '*', unpack(entry))
+redis.call('INCR', KEYS[4])
+return 1
+"""
+)
+
+
+def bury(
+    stream: str,
+    entry_id: bytes,
+    record: messages.Record,
+    *,
+    freed: messages.ExecutionFinished | None = None,
+) -> Command:
+    """Whoever owns an async call's entry: end the call for good, and keep it as a dead letter.
+
+    Head and parcel go along with the record; a parcel under a key of its own stays there until the
+    recorder has kept it. `freed`, and what is returned, as in `end`.
+    """
+    names = (stream, keys.FINISHED, keys.EVENTS, keys.COMPLETE)
+    told = messages.encode(freed) if freed else b""
+    return ("EVAL", _BURY, len(names), *names, entry_id, messages.encode(record), told)
+
+
+_REDRIVE = """
+if redis.call('EXISTS', KEYS[1]) == 1 then return 'done' end
+if (redis.call('HGET', KEYS[2], ARGV[1]) or '0') ~= ARGV[2] then return 'stale' end
+if redis.call('XLEN', KEYS[3]) >= tonumber(ARGV[3]) then return 'full' end
+redis.call('SET', KEYS[1], '1', 'PX', ARGV[4])
+redis.call('XADD', KEYS[4], '*', 'm', ARGV[5])
+if #ARGV[7] > tonumber(ARGV[8]) then
+  redis.call('SET', KEYS[5], ARGV[7])
+  return redis.call('XADD', KEYS[3], '*', 'h', ARGV[6])
+end
+return redis.call('XADD', KEYS[3], '*', 'h', ARGV[6], 'p', ARGV[7])
+"""
+
+DONE = b"done"
+#: How long it is known that a call was made of a dead letter, in milliseconds.
+REDRIVEN_KEPT_MS = 24 * 3600 * 1000
+
+
+def redrive(
+    head: messages.CallHead,
+    parcel: messages.Parcel,
+    record: messages.Record,
+    *,
+    catalog_version: str,
+    queue_max: int,
+) -> Command:
+    """api: accept the call that is made of a dead letter, once.
+
+    Returns the entry id; `DONE`, if that has been done; or `STALE` or `FULL`, with nothing done.
+    """
+    names = (
+        keys.redriven(head.call_id),
+        keys.CATALOG_VERSIONS,
+        keys.calls(head.mode),
+        keys.FINISHED,
+        keys.parcel(head.call_id),
+    )
+    limits = (queue_max, REDRIVEN_KEPT_MS)
+    sent = (messages.encode(record), messages.encode(head), messages.encode(parcel))
+    rest = (head.app, catalog_version, *limits, *sent, PARCEL_INLINE_MAX_BYTES)
+    return ("EVAL", _REDRIVE, len(names), *names, *rest)
+
+
 def reply_part(reply_to: str, part: messages.StreamHead | messages.StreamChunk) -> Command:
     """runner: send a part of a streamed answer; a stream that has expired is not made again."""
     return ("XADD", keys.reply(reply_to), "NOMKSTREAM", "*", "m", messages.encode(part))
@@ -665,7 +800,7 @@ def reserve_task(due_ms: int) -> Command:
     return ("EVAL", _RESERVE_TASK, len(names), *names, due_ms)
 
 
-_RETURN_DUE_TASKS = (
+_RETURN_DUE = (
     _FREES
     + """
 local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
@@ -685,24 +820,55 @@ return #due
 def return_due_tasks(now_ms: int, at_most: int) -> Command:
     """api: put reserved calls whose time is over back among the waiting. Returns how many."""
     names = (keys.CALLS_ASYNC, keys.TASKS_RESERVED, keys.TASKS_DUE)
-    return ("EVAL", _RETURN_DUE_TASKS, len(names), *names, now_ms, at_most)
+    return ("EVAL", _RETURN_DUE, len(names), *names, now_ms, at_most)
+
+
+def return_due_retries(now_ms: int, at_most: int) -> Command:
+    """api: put calls whose next attempt is due back among the waiting. Returns how many."""
+    names = (keys.CALLS_ASYNC, keys.RETRIES, keys.RETRIES_DUE)
+    return ("EVAL", _RETURN_DUE, len(names), *names, now_ms, at_most)
 
 
 _END_TASK = (
     _FREES
     + """
 if redis.call('ZREM', KEYS[2], ARGV[1]) == 0 then return 0 end
+local head = redis.call('HGET', KEYS[1], ARGV[1])
+local parcel = redis.call('HGET', KEYS[1], ARGV[1] .. ':p')
 redis.call('HDEL', KEYS[1], ARGV[1], ARGV[1] .. ':p')
-redis.call('XADD', KEYS[3], '*', 'm', ARGV[2])
-redis.call('UNLINK', KEYS[4])
+if ARGV[4] ~= '' then
+  redis.call('XADD', KEYS[3], '*', 'm', ARGV[2])
+  redis.call('HSET', KEYS[6], ARGV[1], ARGV[4])
+  if parcel then redis.call('HSET', KEYS[6], ARGV[1] .. ':p', parcel) end
+  redis.call('ZADD', KEYS[7], ARGV[5], ARGV[1])
+  return 1
+end
+local entry = {'m', ARGV[2]}
+if ARGV[3] == '1' then
+  entry[3], entry[4] = 'h', head
+  if parcel then entry[5], entry[6] = 'p', parcel end
+else
+  redis.call('UNLINK', KEYS[4])
+end
+redis.call('XADD', KEYS[3], '*', unpack(entry))
 redis.call('INCR', KEYS[5])
 return 1
 """
 )
 
 
-def end_task(record: messages.Record) -> Command:
-    """api: end a reserved call, as its outside worker says. Returns 1; 0 if it is not reserved."""
+def end_task(
+    record: messages.Record,
+    *,
+    dead: bool = False,
+    again: messages.CallHead | None = None,
+    due_ms: int = 0,
+) -> Command:
+    """api: end a reserved call, as its outside worker says. Returns 1; 0 if it is not reserved.
+
+    `dead`: keep it as a dead letter, as `bury` does. `again`: it has not ended, let its next
+    attempt wait until `due_ms`, as `try_again` does.
+    """
     call_id = record.call_id
     names = (
         keys.TASKS_RESERVED,
@@ -710,8 +876,12 @@ def end_task(record: messages.Record) -> Command:
         keys.FINISHED,
         keys.parcel(call_id),
         keys.COMPLETE,
+        keys.RETRIES,
+        keys.RETRIES_DUE,
     )
-    return ("EVAL", _END_TASK, len(names), *names, call_id, messages.encode(record))
+    head = messages.encode(again) if again else b""
+    rest = (call_id, messages.encode(record), int(dead), head, due_ms)
+    return ("EVAL", _END_TASK, len(names), *names, *rest)
 
 
 _DROP_DEAD_CONSUMERS = """

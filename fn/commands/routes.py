@@ -69,6 +69,17 @@ _FLAGS = (
     click.option(
         "--min-sandboxes", type=click.IntRange(0), help="Sandboxes each runner keeps ready."
     ),
+    click.option(
+        "--max-attempts",
+        type=click.IntRange(1, 20),
+        help="Most attempts of an async call that the platform fails.",
+    ),
+    click.option(
+        "--retries",
+        type=click.IntRange(0, 20),
+        help="Attempts of an async call after failures of its own.",
+    ),
+    click.option("--retry-delay", metavar="DURATION", help="Wait before a retry, growing: 10s."),
 )
 
 
@@ -197,7 +208,7 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 def fields(flags: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields of a route that the options of `create` and `update` name."""
     sent = {name: value for name, value in flags.items() if value not in ("", None, ())}
-    for name in ("timeout", "idle_timeout"):
+    for name in ("timeout", "idle_timeout", "retry_delay"):
         if name in sent:
             sent[name] = pairs.duration_s(sent[name], f"--{name.replace('_', '-')}")
     if "config" in sent:

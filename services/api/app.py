@@ -17,6 +17,7 @@ from services.api.handlers import (
     callback_secrets,
     calls,
     client,
+    dead_letters,
     invoke,
     meta,
     routes,
@@ -31,7 +32,19 @@ from shared import service, streams
 from shared.errors import Unavailable
 from shared.version import VERSION
 
-HANDLERS = (meta, apps, callback_secrets, routes, invoke, calls, tasks, stats, runners, client)
+HANDLERS = (
+    meta,
+    apps,
+    callback_secrets,
+    routes,
+    invoke,
+    calls,
+    dead_letters,
+    tasks,
+    stats,
+    runners,
+    client,
+)
 #: How long a readiness check waits for MySQL, in seconds.
 CHECK_TIMEOUT_S = 2.0
 

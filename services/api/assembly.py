@@ -16,11 +16,14 @@ from services.api.courier import Courier
 from services.api.database import Database
 from services.api.gateway import Gateway
 from services.api.handlers import calls as calls_handlers
-from services.api.handlers import invoke, runners, stats, tasks
+from services.api.handlers import dead_letters, invoke, runners, stats, tasks
+from services.api.letters import Letters, Lifetime
 from services.api.recorder import Recorder
 from services.api.records import Records
+from services.api.redriving import Redriving
 from services.api.reservations import Reservations
 from services.api.retention import Retention
+from services.api.retries import Retries
 from services.api.runners import Runners
 from services.api.settings import Settings
 from services.api.stats import Stats
@@ -46,6 +49,9 @@ class Calling:
     claims: Claims
     callbacks: Callbacks
     courier: Courier
+    retries: Retries
+    lifetime: Lifetime
+    letters: dead_letters.Means
     wanted: WantedRoutes
     runners: Runners
     calls: Calls
@@ -59,6 +65,8 @@ class Calling:
             "recorder": self.recorder.run(),
             "reservations": self.reservations.run(),
             "retention": self.retention.run(),
+            "retries": self.retries.run(),
+            "dead_letters": self.lifetime.run(),
             "wanted": self.wanted.run(),
             "claims": self.claims.run(),
             "courier": self.courier.run(),
@@ -84,18 +92,24 @@ async def assembled(
     records = Records(database)
     callbacks = Callbacks(database)
     courier = Courier(callbacks, records, settings)
+    letters = Letters(database)
     wanted = WantedRoutes(redis, outbox, store)
     store.tell_changes(wanted.changed)
     yield Calling(
         settings=settings,
         catalog=catalog,
         gateway=Gateway(redis, outbox, catalog, settings, api_id),
-        recorder=Recorder(redis, records, api_id, courier.wake),
+        recorder=Recorder(redis, records, letters, api_id, courier.wake),
         reservations=Reservations(redis, outbox),
         retention=Retention(database, settings.record_retention_days),
         claims=Claims(outbox),
         callbacks=callbacks,
         courier=courier,
+        retries=Retries(outbox),
+        lifetime=Lifetime(letters, settings.dead_letter_retention_days, settings.dead_letters_max),
+        letters=dead_letters.Means(
+            letters, Redriving(letters, catalog, outbox, settings.async_queue_max)
+        ),
         wanted=wanted,
         runners=Runners(redis),
         calls=Calls(records),
@@ -116,5 +130,6 @@ def install(app: web.Application, calling: Calling) -> None:
     app[tasks.TASK_MAX_BYTES] = settings.request_max_bytes * _JSON_GROWTH + _TASK_OVERHEAD_BYTES
     app[calls_handlers.CALLS] = calling.calls
     app[parts.CALLBACKS] = calling.callbacks
+    app[dead_letters.MEANS] = calling.letters
     app[stats.STATS] = calling.stats
     app[runners.RUNNERS] = calling.runners

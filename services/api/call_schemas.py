@@ -38,6 +38,11 @@ class CallView(ma.Schema):
     error = fields.String(required=True, allow_none=True)
     exit_code = fields.Integer(required=True, allow_none=True)
     attempt = fields.Integer(required=True)
+    redrive_of = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "The dead letter that it is made of."},
+    )
     image = fields.String(required=True)
     image_digest = fields.String(required=True, allow_none=True)
     runner = fields.String(required=True, allow_none=True)
@@ -49,11 +54,29 @@ class CallView(ma.Schema):
     callback = fields.Nested(CallbackView, allow_none=True)
 
 
+class FailureView(ma.Schema):
+    """An attempt that failed and was followed by another."""
+
+    attempt = fields.Integer(required=True)
+    code = fields.String(required=True)
+    error = fields.String(required=True)
+    exit_code = fields.Integer(required=True, allow_none=True)
+    runner = fields.String(required=True, allow_none=True)
+    started_at = fields.String(required=True, allow_none=True)
+    completed_at = fields.String(required=True)
+
+
+class CallWithFailures(CallView):
+    """One call, and how attempts before the last one failed."""
+
+    failures = fields.List(fields.Nested(FailureView), required=True)
+
+
 class CallAnswer(ma.Schema):
     """One call."""
 
     message = fields.String(required=True)
-    call = fields.Nested(CallView, required=True)
+    call = fields.Nested(CallWithFailures, required=True)
 
 
 class CallsAnswer(ma.Schema):

@@ -61,7 +61,14 @@ class Calls:
     async def log(self, call_id: str, wait_s: float) -> bytes:
         """Return a call's stderr. Raises `NotFound`, or `Conflict` before the call's end."""
         record = await self._ended(call_id, wait_s)
-        return await self._records.log(record.call_id)
+        body = await self._records.log(record.call_id)
+        if failures := await self.failures(record):
+            body = b"".join([*map(_told, failures), _heading(record.attempt), body])
+        return body
+
+    async def failures(self, record: messages.Record) -> tuple[messages.Attempt, ...]:
+        """Return those attempts of a call that failed and were followed by another."""
+        return await self._records.failures(record.call_id) if record.attempt > 1 else ()
 
     async def result(self, call_id: str, wait_s: float) -> Result:
         """Return an async call's stdout. Raises `NotFound`, or `Conflict` before its end."""
@@ -76,6 +83,17 @@ class Calls:
         if record.status not in messages.ENDED:
             raise Conflict(f"The call is {record.status}; add ?wait=30 to wait for its end")
         return record
+
+
+def _heading(attempt: int, failed: str = "") -> bytes:
+    return f"--- attempt {attempt}{failed} ---\n".encode()
+
+
+def _told(failure: messages.Attempt) -> bytes:
+    """Return an attempt's log under a line that says how it failed; the next begins a line."""
+    end = b"" if failure.log.endswith(b"\n") or not failure.log else b"\n"
+    failed = f" failed: {failure.code}: {failure.message}"
+    return _heading(failure.number, failed) + failure.log + end
 
 
 def _why_no_result(record: messages.Record) -> str:
@@ -151,6 +169,7 @@ def as_json(record: messages.Record) -> dict[str, Any]:
         "error": record.message or None,
         "exit_code": record.exit_code,
         "attempt": record.attempt,
+        "redrive_of": record.redrive_of or None,
         "image": record.image,
         "image_digest": record.digest or None,
         "runner": record.runner_id or None,
@@ -178,6 +197,19 @@ def callback_json(callback: Shown | None) -> dict[str, Any] | None:
             }
             for one in callback.tries
         ],
+    }
+
+
+def failure_json(failure: messages.Attempt) -> dict[str, Any]:
+    """Return how an attempt failed, as the public API shows it."""
+    return {
+        "attempt": failure.number,
+        "code": failure.code,
+        "error": failure.message,
+        "exit_code": failure.exit_code,
+        "runner": failure.runner_id or None,
+        "started_at": _moment(failure.started_ms),
+        "completed_at": _moment(failure.finished_ms),
     }
 
 

@@ -14,7 +14,7 @@ _MERGED = {"config", "headers"}
 _NOT_FIELDS = {"app_name", "path", *READ_ONLY}
 #: Fields of which 0 is a value like any other, also in a PATCH: no client of the original sends
 #: them without meaning it.
-_ZERO_COUNTS = {"min_sandboxes"}
+_ZERO_COUNTS = {"min_sandboxes", "retries"}
 
 
 def new_app(fields: dict[str, Any]) -> App:
@@ -43,9 +43,9 @@ def new_route(app: str, fields: dict[str, Any]) -> Route:
 def patched_route(route: Route, fields: dict[str, Any]) -> Route:
     """Return the route as a PATCH with these fields leaves it.
 
-    Non-zero fields replace, and so does a `min_sandboxes` of 0; config is merged, and "" deletes;
-    header values are added, and an empty list deletes the header, in whatever case. The image that
-    it replaces becomes the newest of the previous ones.
+    Non-zero fields replace, and so does a 0 of those where it counts; config is merged, and ""
+    deletes; header values are added, and an empty list deletes the header, in whatever case. The
+    image that it replaces becomes the newest of the previous ones.
     """
     return dataclasses.replace(
         route,

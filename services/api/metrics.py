@@ -23,6 +23,13 @@ RECORDED = Counter("millrace_records_total", "Records written to MySQL, after me
 RECORDS_REFUSED = Counter(
     "millrace_records_refused_total", "Records that MySQL refused; they were set aside."
 )
+DEAD_LETTERS = Counter(
+    "millrace_dead_letters_total", "Async calls kept because they failed for good.", ["code"]
+)
+REDRIVEN = Counter("millrace_dead_letters_redriven_total", "Dead letters made calls again.")
+DROPPED = Counter(
+    "millrace_dead_letters_dropped_total", "Dead letters given up: too old, or too many.", ["why"]
+)
 RECORDER_LAG = Gauge(
     "millrace_recorder_lag_seconds", "Age of the oldest record in the last batch written."
 )

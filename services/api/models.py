@@ -41,3 +41,7 @@ class Route:
     min_sandboxes: int = 0
     #: What `image` was before, newest first: where a rollback goes.
     previous_images: tuple[str, ...] = ()
+    #: Of async calls, see `shared.retrying`; `retry_delay` is seconds.
+    max_attempts: int = 3
+    retries: int = 0
+    retry_delay: int = 1

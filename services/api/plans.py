@@ -75,7 +75,13 @@ def _head(route: Route, config_env: dict[str, str], revision: int) -> messages.C
         max_concurrency=0 if route.format == "default" else route.max_concurrency,
         sandbox_key=sandbox_key(route, config_env),
         revision=revision,
+        tries=tries(route) if route.type == "async" else None,
     )
+
+
+def tries(route: Route) -> messages.Tries:
+    """Return how often its async calls are run."""
+    return messages.Tries(route.max_attempts, route.retries, route.retry_delay)
 
 
 def sandbox_key(route: Route, config_env: Mapping[str, str]) -> str:

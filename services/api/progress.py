@@ -3,7 +3,8 @@
 Records of a call arrive in any order and more than once: it waits, it runs, it ended. A call
 gets on by attempts, so the rank of a record is `2 * attempt`, one more if it runs, and above all
 of them if it ended. A record of a higher rank wins, field by field: what it does not know, the
-lower one still tells. Of two records of the same rank the first stays as it is.
+lower one still tells. Of two records of the same rank the first stays as it is. How earlier
+attempts failed is gathered of all.
 
 Example: running (attempt 1, started 100), then ended (success, finished 180, no start), then the
 first record once more, come to: success, started 100, finished 180.
@@ -27,6 +28,7 @@ _UNKNOWN = {
     "digest": "",
     "runner_id": "",
     "peak_memory_bytes": None,
+    "redrive_of": "",
     "log": b"",
     "result": None,
     "callback": None,
@@ -42,15 +44,25 @@ def rank(record: messages.Record) -> int:
 
 def merge(older: messages.Record, newer: messages.Record) -> messages.Record:
     """Return what two records of one call come to; `older` arrived first."""
+    if newer.failures and newer.failures != older.failures:
+        older = msgspec.structs.replace(older, failures=_all_failures(older, newer))
     if rank(newer) == rank(older):
         return older
     winner, other = (newer, older) if rank(newer) > rank(older) else (older, newer)
-    gaps = {
+    gaps: dict[str, object] = {
         name: getattr(other, name)
         for name, unknown in _UNKNOWN.items()
         if getattr(winner, name) == unknown
     }
+    if older.failures:
+        gaps["failures"] = older.failures
     return msgspec.structs.replace(winner, **gaps)
+
+
+def _all_failures(older: messages.Record, newer: messages.Record) -> tuple[messages.Attempt, ...]:
+    """Return what both know of earlier attempts; of one attempt the first word stays."""
+    known = {failure.number: failure for failure in (*newer.failures, *older.failures)}
+    return tuple(known[number] for number in sorted(known))
 
 
 def merged(records: Iterable[messages.Record]) -> list[messages.Record]:

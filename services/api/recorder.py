@@ -16,6 +16,7 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from services.api import metrics
+from services.api.letters import Letters
 from services.api.progress import merged
 from services.api.records import Records
 from shared import clock, keys, messages, scripts, streams
@@ -48,6 +49,7 @@ class Recorder:
         self,
         redis: streams.Redis,
         records: Records,
+        letters: Letters,
         consumer: str,
         call_back: Callable[[], None] = lambda: None,
     ) -> None:
@@ -55,8 +57,8 @@ class Recorder:
 
         `call_back` is called when a call has ended of which somebody is to be told.
         """
-        self._redis, self._records, self._consumer = redis, records, consumer
-        self._call_back = call_back
+        self._redis, self._records, self._letters = redis, records, letters
+        self._consumer, self._call_back = consumer, call_back
 
     async def run(self) -> None:
         """Record what comes, and now and then what dead replicas left; waits out outages."""
@@ -113,9 +115,51 @@ class Recorder:
             except Undecodable as error:
                 UNDECODABLE.labels(stream="finished").inc()
                 await self._set_aside(entry, str(error))
+        for item in items:
+            if b"h" in item[0][1]:
+                await self._keep(item)
         await self._write(items)
         oldest_ms = int(entries[0][0].partition(b"-")[0])
         metrics.RECORDER_LAG.set((clock.epoch_ms() - oldest_ms) / 1000)
+
+    async def _keep(self, item: Item) -> None:
+        """Keep a call as a dead letter, before its record is written.
+
+        Both are acknowledged together: what is kept twice is there once.
+        """
+        (_, fields), record = item
+        backoff, refused = streams.Backoff(), ""
+        while True:
+            try:
+                if refused:
+                    aside = streams.set_aside(keys.FINISHED, item[0], refused)
+                    await self._redis.execute_command(*aside)  # type: ignore[no-untyped-call]
+                    return
+                parcel: Any = fields.get(b"p")
+                if parcel is None:
+                    parcel = await self._redis.get(keys.parcel(record.call_id))
+                kept = await self._letters.keep(record, fields[b"h"], parcel)
+            except Refused as error:
+                metrics.RECORDS_REFUSED.inc()
+                log.error("dead_letter_refused", call_id=record.call_id, error=str(error))  # noqa: TRY400
+                refused = str(error)
+                continue
+            except (Unavailable, pymysql.err.MySQLError, RedisError, OSError) as error:
+                log.warning("dead_letter_waits", call_id=record.call_id, error=str(error))
+                await backoff.wait()
+                continue
+            if kept:
+                metrics.DEAD_LETTERS.labels(record.code).inc()
+                log.warning(
+                    "dead_letter",
+                    call_id=record.call_id,
+                    app=record.app,
+                    path=record.path,
+                    code=record.code,
+                    why=record.message,
+                    attempt=record.attempt,
+                )
+            return
 
     async def _write(self, items: Sequence[Item]) -> None:
         """Write a batch; one that MySQL refuses is halved until the culprit is alone."""
@@ -136,7 +180,9 @@ class Recorder:
                 await backoff.wait()
                 continue
             metrics.RECORDED.inc(len(records))
-            await self._acknowledge([entry for entry, _ in items])
+            parcels = [keys.parcel(r.call_id) for entry, r in items if b"h" in entry[1]]
+            also = ("UNLINK", *parcels) if parcels else None
+            await self._acknowledge([entry for entry, _ in items], also)
             return
 
     async def _write_apart(self, items: Sequence[Item], error: Exception) -> None:

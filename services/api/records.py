@@ -46,9 +46,10 @@ _MAYBE = {
     "digest": _TEXT,
     "runner_id": _TEXT,
     "peak_memory_bytes": _WHOLE,
+    "redrive_of": _TEXT,
 }
 #: Of these, records say "" if they do not know.
-_EMPTY_IF_UNKNOWN = {"code", "message", "digest", "runner_id"}
+_EMPTY_IF_UNKNOWN = {"code", "message", "digest", "runner_id", "redrive_of"}
 _COLUMNS = (*_ALWAYS, *_MAYBE, "progress")
 #: Where they stand in an encoded record.
 _PLACES = {name: place for place, name in enumerate(messages.Record.__struct_fields__)}
@@ -92,6 +93,10 @@ _INSERT_LOG = "INSERT INTO logs (call_id, body) VALUES {} ON DUPLICATE KEY UPDAT
 _INSERT_RESULT = (
     "INSERT INTO results (call_id, truncated, body) VALUES {} ON DUPLICATE KEY UPDATE body = body"
 )
+_INSERT_ATTEMPT = (
+    "INSERT INTO attempts (call_id, number, code, message, finished_ms, started_ms, exit_code, "
+    "runner_id, log) VALUES {} ON DUPLICATE KEY UPDATE log = log"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +126,14 @@ def _document(records: Iterable[messages.Record]) -> str:
 
 def _slim(record: messages.Record) -> messages.Record:
     """Return a record without what does not go into its row; most are as they are."""
-    kept_apart = record.log or record.result is not None or record.callback is not None
+    kept_apart = (
+        record.log or record.result is not None or record.failures or record.callback is not None
+    )
     if kept_apart or len(record.message) > MESSAGE_MAX:
         message = record.message[:MESSAGE_MAX]
-        return msgspec.structs.replace(record, log=b"", result=None, callback=None, message=message)
+        return msgspec.structs.replace(
+            record, log=b"", result=None, failures=(), callback=None, message=message
+        )
     return record
 
 
@@ -153,10 +162,12 @@ class Records:
             for r in records
             if r.result is not None
         ]
+        attempts = [_attempt_row(r.call_id, failure) for r in records for failure in r.failures]
         async with self._database.transaction() as cursor:
             await cursor.execute(_UPSERT_BEFORE + _document(records) + _UPSERT_BEHIND)
             await _insert_blobs(cursor, _INSERT_LOG, logs)
             await _insert_blobs(cursor, _INSERT_RESULT, results)
+            await _insert_blobs(cursor, _INSERT_ATTEMPT, attempts)
             return await callbacks.note(cursor, records)
 
     async def find(self, call_id: str) -> messages.Record | None:
@@ -187,6 +198,17 @@ class Records:
             await cursor.execute("SELECT body FROM logs WHERE call_id = %s", (call_id,))
             row = await cursor.fetchone()
         return bytes(row["body"]) if row else b""
+
+    async def failures(self, call_id: str) -> tuple[messages.Attempt, ...]:
+        """Return those attempts of a call that failed and were followed by another, in order."""
+        async with self._database.reading() as cursor:
+            await cursor.execute(
+                "SELECT number, code, message, finished_ms, started_ms, exit_code, runner_id, log "
+                "FROM attempts WHERE call_id = %s ORDER BY number",
+                (call_id,),
+            )
+            rows = await cursor.fetchall()
+        return tuple(messages.Attempt(**{**row, "log": bytes(row["log"])}) for row in rows)
 
     async def result(self, call_id: str) -> Result | None:
         """Return the stdout kept of an async call; None if none is."""
@@ -225,6 +247,20 @@ def first_id(at_ms: int) -> str:
     """
     digits = f"{at_ms:012x}"
     return f"{digits[:8]}-{digits[8:]}"
+
+
+def _attempt_row(call_id: str, failure: messages.Attempt) -> tuple[Any, ...]:
+    return (
+        call_id,
+        failure.number,
+        failure.code,
+        failure.message[:MESSAGE_MAX],
+        failure.finished_ms,
+        failure.started_ms,
+        failure.exit_code,
+        failure.runner_id,
+        failure.log[:BLOB_MAX_BYTES],
+    )
 
 
 async def _insert_blobs(cursor: Cursor, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:

@@ -5,13 +5,14 @@ A worker reserves a waiting call, runs it elsewhere, and acknowledges it within
 """
 
 import asyncio
-import base64
+import random
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from shared import clock, keys, messages, scripts, streams, timestamps
+from services.api.letter_schemas import payload_json
+from shared import clock, keys, messages, retrying, scripts, streams, timestamps
 from shared.errors import Unavailable, Undecodable
 
 log = structlog.get_logger()
@@ -86,16 +87,39 @@ class Reservations:
             return None
         head = messages.decode(raw, messages.CallHead)
         status, code = _outcome(report)
-        ended = await self._end(head, status, code, report.error)
+        if code:
+            ended = await self._fail(head, status, code, report.error)
+        else:
+            ended = await self._end(head, status)
         return Task(head, status, error=report.error) if ended else None
 
-    async def _end(
+    async def _fail(
         self, head: messages.CallHead, status: messages.Status, code: str, message: str
+    ) -> bool:
+        """End an attempt that failed; another may follow, as after one that a runner made."""
+        again = retrying.next_attempt(head, code)
+        if again is None:
+            dead = retrying.is_kept(head, code)
+            return await self._end(head, status, code, message, dead=dead)
+        now_ms = clock.epoch_ms()
+        failure = messages.Attempt(head.attempt, code, message, now_ms)
+        record = retrying.waiting_record(again, failure)
+        due_ms = retrying.due_ms(now_ms, again, random.random())  # noqa: S311 (jitter)
+        return bool(await self._outbox.send(scripts.end_task(record, again=again, due_ms=due_ms)))
+
+    async def _end(
+        self,
+        head: messages.CallHead,
+        status: messages.Status,
+        code: str = "",
+        message: str = "",
+        *,
+        dead: bool = False,
     ) -> bool:
         record = _record(
             head, status, None, finished_ms=clock.epoch_ms(), code=code, message=message
         )
-        return bool(await self._outbox.send(scripts.end_task(record)))
+        return bool(await self._outbox.send(scripts.end_task(record, dead=dead)))
 
     async def run(self) -> None:
         """Return overdue reservations each second, for ever.
@@ -174,13 +198,5 @@ def task_json(task: Task) -> dict[str, Any]:
     if parcel is not None:
         shown["idle_timeout"] = parcel.idle_timeout_s
         shown["env_vars"] = parcel.config_env | parcel.call_env
-        shown |= _payload_json(parcel.payload)
+        shown |= payload_json(parcel.payload)
     return shown
-
-
-def _payload_json(payload: bytes) -> dict[str, str]:
-    try:
-        return {"payload": payload.decode(), "payload_encoding": "utf-8"}
-    except UnicodeDecodeError:
-        encoded = base64.b64encode(payload).decode()
-        return {"payload": encoded, "payload_encoding": "base64"}

@@ -18,13 +18,13 @@ CHUNK_ROWS = 1000
 #: How long one replica holds the lock and its connection.
 HOLD_S = 5.0
 DAY_MS = 24 * 3600 * 1000
-_TABLES = ("callbacks", "results", "logs", "calls")
+_TABLES = ("callbacks", "results", "logs", "attempts", "calls")
 #: A server's locks have one name for all its databases.
 _LOCK = "CONCAT(DATABASE(), '.retention')"
 
 
 class Retention:
-    """Deletes calls, logs and results that began more than `days` ago; 0 keeps them for ever."""
+    """Deletes calls, with all that is kept of them, that began more than `days` ago; 0: none."""
 
     def __init__(self, database: Database, days: int) -> None:
         """Sweep `database`."""

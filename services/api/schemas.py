@@ -117,7 +117,7 @@ class AppFields(_Fields):
 class RouteFields(_Fields):
     """What a client says of a route; zero and empty mean the default, in a PATCH no change.
 
-    Only `min_sandboxes` is 0 if a PATCH says so.
+    Only `min_sandboxes` and `retries` are 0 if a PATCH says so.
     """
 
     app_name = _field("text", "Ignored: the app is the one in the URL.")
@@ -142,6 +142,14 @@ class RouteFields(_Fields):
     min_sandboxes = _field(
         "whole", "Sandboxes each runner keeps ready; 0 is none, also in a PATCH."
     )
+    max_attempts = _field(
+        "whole", "Most attempts of an async call that fail by the platform's fault; default 3."
+    )
+    retries = _field(
+        "whole",
+        "Attempts after an async call's own failures; 0 (default) is none, also in a PATCH.",
+    )
+    retry_delay = _field("whole", "Seconds before the second attempt, growing; default 1.")
     config = _field("config", 'Environment of the function; in a PATCH, "" deletes.')
     jwt_key = _field("text", "Secret that signs the tokens its callers need.")
 
@@ -190,6 +198,9 @@ class RouteView(ma.Schema):
     timeout = fields.Integer(required=True)
     idle_timeout = fields.Integer(required=True)
     min_sandboxes = fields.Integer(required=True)
+    max_attempts = fields.Integer(required=True)
+    retries = fields.Integer(required=True)
+    retry_delay = fields.Integer(required=True)
     config = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
     jwt_key = fields.String(required=True)
 

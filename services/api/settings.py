@@ -67,6 +67,14 @@ class Settings:
     record_retention_days: int = setting(
         7, "How long records of calls are kept; 0: for ever.", unit="days", check=at_least(0)
     )
+    dead_letter_retention_days: int = setting(
+        30, "How long dead letters are kept; 0: for ever.", unit="days", check=at_least(0)
+    )
+    dead_letters_max: int = setting(
+        10_000,
+        "Dead letters kept of one app; beyond, the oldest are dropped.",
+        check=at_least(1),
+    )
     result_max_bytes: int = setting(
         MIB, "Largest result of an async call that is kept.", unit="bytes", check=at_least(0)
     )

@@ -13,7 +13,8 @@ class Stats:
     async def counts(self) -> dict[str, int]:
         """Return the counts by their public names. Raises `Unavailable`."""
         send = self._outbox.send
-        asked = [send(("XLEN", keys.CALLS_SYNC)), send(("XLEN", keys.CALLS_ASYNC))]
+        waiting = (("XLEN", keys.CALLS_SYNC), ("XLEN", keys.CALLS_ASYNC))
+        asked = [send(command) for command in (*waiting, ("ZCARD", keys.RETRIES_DUE))]
         complete = send(("GET", keys.COMPLETE))
         lent = send(("ZCARD", keys.TASKS_DUE))
         runners = await send(("HKEYS", keys.RUNNERS))

@@ -36,6 +36,9 @@ _ROUTE_FIELDS = (
     "isolation",
     "min_sandboxes",
     "previous_images",
+    "max_attempts",
+    "retries",
+    "retry_delay",
 )
 _JSON_FIELDS = {"headers", "config", "previous_images"}
 _ROUTE_COLUMNS = ", ".join(f"r.`{name}`" for name in _ROUTE_FIELDS)

@@ -22,6 +22,8 @@ CPUS_MIN, CPUS_MAX = 0.01, 1024.0
 TIMEOUT_MAX_S = 24 * 60 * 60
 MAX_CONCURRENCY_MAX = 10_000
 MIN_SANDBOXES_MAX = 100
+MAX_ATTEMPTS_MAX = RETRIES_MAX = 20
+RETRY_DELAY_MAX_S = 60 * 60
 CONFIG_MAX_BYTES = 256 * 1024
 HEADERS_MAX_BYTES = 16 * 1024
 
@@ -114,6 +116,9 @@ def _number_failures(fields: dict[str, Any]) -> list[str]:
         ("idle_timeout", "idle timeout", 1, TIMEOUT_MAX_S, "seconds"),
         ("max_concurrency", "MaxConcurrency", 1, MAX_CONCURRENCY_MAX, "containers"),
         ("min_sandboxes", "MinSandboxes", 0, MIN_SANDBOXES_MAX, "sandboxes"),
+        ("max_attempts", "MaxAttempts", 1, MAX_ATTEMPTS_MAX, "attempts"),
+        ("retries", "Retries", 0, RETRIES_MAX, "retries"),
+        ("retry_delay", "RetryDelay", 1, RETRY_DELAY_MAX_S, "seconds"),
         ("memory", "Memory", MEMORY_MIN_MB, MEMORY_MAX_MB, "MB"),
         ("cpus", "CPUs", CPUS_MIN, CPUS_MAX, "cores"),
     )

@@ -27,6 +27,9 @@ def route(route: Route) -> dict[str, Any]:
         "timeout": route.timeout,
         "idle_timeout": route.idle_timeout,
         "min_sandboxes": route.min_sandboxes,
+        "max_attempts": route.max_attempts,
+        "retries": route.retries,
+        "retry_delay": route.retry_delay,
         "config": _sorted(route.config),
         "jwt_key": route.jwt_key,
     }

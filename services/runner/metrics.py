@@ -42,6 +42,9 @@ class Durations(Collector):
 
 ENDED = Counter("millrace_runner_calls_total", "Calls that ended, by code; ok if none.", ["code"])
 HANDED_BACK = Counter("millrace_runner_handed_back_total", "Calls put back among the waiting.")
+RETRIES = Counter(
+    "millrace_runner_retries_total", "Attempts that failed and are followed by another.", ["code"]
+)
 RECLAIMED = Counter(
     "millrace_runner_reclaimed_total", "Outcomes dropped: the call was somebody else's by then."
 )

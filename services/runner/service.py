@@ -5,6 +5,7 @@ one writer.
 """
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -23,7 +24,7 @@ from services.runner.settings import Settings
 from services.runner.state import State
 from services.runner.streamed import Sink
 from services.runner.world import World
-from shared import clock, keys, messages, scripts, streams
+from shared import clock, keys, messages, retrying, scripts, streams
 from shared.errors import Undecodable
 from shared.metrics import UNDECODABLE
 
@@ -50,7 +51,6 @@ class Runner:
         self.state = State(
             runner_id,
             memory_mb=memory_mb,
-            async_attempts=settings.async_attempts,
             result_max_bytes=settings.result_max_bytes,
         )
         metrics.IN_PROGRESS.set_function(lambda: len(self.state.calls))
@@ -277,17 +277,21 @@ class Runner:
         self._let_go(head.call_id)
         if self._delivery.held_bytes > self._settings.held_max_bytes:
             record, reply = _lightened(record, reply)
-        told, place = self._told_of(command)
-        ending = scripts.end(
-            self._stream,
-            command.entry_id,
-            record,
-            reply,
-            head.reply_to,
-            told=told,
-            place=place,
-            once=head.once,
-        )
+        if command.dead:
+            freed = messages.ExecutionFinished(self._id, head.call_id) if command.freed else None
+            ending = scripts.bury(self._stream, command.entry_id, record, freed=freed)
+        else:
+            told, place = self._told_of(command)
+            ending = scripts.end(
+                self._stream,
+                command.entry_id,
+                record,
+                reply,
+                head.reply_to,
+                told=told,
+                place=place,
+                once=head.once,
+            )
         self._ending.add(command.entry_id)
         self._delivery.post(ending, partial(self._told, command))
 
@@ -341,6 +345,32 @@ class Runner:
         self._ending.add(command.entry_id)
         self._spawn(self._do_hand_back(command.entry_id, back), "hand back")
 
+    def _try_again(self, command: state.TryAgain) -> None:
+        head, failure = command.head, command.record.failures[0]
+        log.info(
+            "call_tried_again",
+            call_id=head.call_id,
+            app=head.app,
+            path=head.path,
+            code=failure.code,
+            why=failure.message,
+            attempt=head.attempt,
+        )
+        metrics.RETRIES.labels(failure.code).inc()
+        if head.call_id not in self.state.calls:
+            self._let_go(head.call_id)
+        due_ms = 0
+        if command.delayed:
+            due_ms = retrying.due_ms(clock.epoch_ms(), head, random.random())  # noqa: S311 (jitter)
+        freed = messages.ExecutionFinished(self._id, head.call_id)
+        self._ending.add(command.entry_id)
+        self._delivery.post(
+            scripts.try_again(
+                self._stream, command.entry_id, head, command.record, due_ms=due_ms, freed=freed
+            ),
+            lambda _: self._ending.discard(command.entry_id),
+        )
+
     def _drop(self, command: state.DropEntry) -> None:
         self._delivery.post(self._deletion(command.entry_id))
 
@@ -361,6 +391,7 @@ class Runner:
         state.EndCall: _end,
         state.FreeCapacity: _free,
         state.HandBack: _hand_back,
+        state.TryAgain: _try_again,
         state.DropEntry: _drop,
         state.Beat: _beat,
         state.Leave: _leave,

@@ -104,9 +104,6 @@ class Settings:
         "Answers held while Redis is away; of later ones only the record is kept.",
         unit="bytes", check=at_least(0),
     )  # fmt: skip
-    async_attempts: int = setting(
-        3, "How often an async call is tried when the engine fails it.", check=at_least(1)
-    )
     image_check_s: float = setting(
         300.0, "How often a tag in use is looked up in its registry again; 0: never.",
         unit="s", check=at_least(0),

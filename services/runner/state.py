@@ -15,7 +15,7 @@ import msgspec
 from services.runner import outcome, pool, runs
 from services.runner.outcome import StopReason
 from services.runner.pool import Kind, Pool
-from shared import messages
+from shared import messages, retrying
 from shared.errors import CODES, MillraceError
 
 #: A sync call gets a "running" record only if it still runs after this time, in milliseconds:
@@ -241,7 +241,8 @@ class SendRecord(_Command, frozen=True):
 class EndCall(_Command, frozen=True):
     """End a call by its entry: with its record, and its reply for who waits.
 
-    `freed`: its capacity is free as well; otherwise `FreeCapacity` follows later.
+    `freed`: its capacity is free as well; otherwise `FreeCapacity` follows later. `dead`: it is to
+    be kept as a dead letter.
     """
 
     entry_id: bytes
@@ -251,6 +252,7 @@ class EndCall(_Command, frozen=True):
     freed: bool
     #: The grant in whose place it came; "": the scheduler gave it.
     grant: str = ""
+    dead: bool = False
 
 
 class FreeCapacity(_Command, frozen=True):
@@ -267,6 +269,18 @@ class HandBack(_Command, frozen=True):
     why: str
     #: As in `EndCall`.
     grant: str = ""
+
+
+class TryAgain(_Command, frozen=True):
+    """Tell the scheduler the same, and let the call's next attempt wait, with `record` saying so.
+
+    `head` is that attempt's; `delayed`: it waits for a while before it is among the waiting.
+    """
+
+    entry_id: bytes
+    head: messages.CallHead
+    record: messages.Record
+    delayed: bool
 
 
 class DropEntry(_Command, frozen=True):
@@ -294,6 +308,7 @@ Command = (
     | EndCall
     | FreeCapacity
     | HandBack
+    | TryAgain
     | DropEntry
     | Beat
     | Leave
@@ -328,6 +343,8 @@ class Execution:
     stop_reason: StopReason | None = None
     #: Why it goes back among the waiting once its sandbox is gone; "": it does not.
     hand_back: str = ""
+    #: What is done then instead, if its run has failed and another attempt follows.
+    again: TryAgain | None = None
     #: The names of the events it has seen.
     history: list[str] = field(default_factory=list)
 
@@ -391,17 +408,15 @@ _SANDBOX_PHASES = {
 class State:
     """All calls and sandboxes of one runner. One task of `service` owns it.
 
-    Invariants: each assigned call gets exactly one of `EndCall` and `HandBack` for its entry, and
-    once nothing of it is left, that is told; while draining, or while the engine is away, nothing
-    is started.
+    Invariants: each assigned call gets exactly one of `EndCall`, `HandBack` and `TryAgain` for its
+    entry, and once nothing of it is left, that is told; while draining, or while the engine is
+    away, nothing is started.
     """
 
-    def __init__(
-        self, runner_id: str, *, memory_mb: int, async_attempts: int, result_max_bytes: int
-    ) -> None:
+    def __init__(self, runner_id: str, *, memory_mb: int, result_max_bytes: int) -> None:
         """`memory_mb` is for all sandboxes together, idle ones included."""
         self.runner_id = runner_id
-        self.async_attempts, self.result_max_bytes = async_attempts, result_max_bytes
+        self.result_max_bytes = result_max_bytes
         self.draining = False
         self.able = True
         #: The latest reign of a scheduler that has assigned something here.
@@ -503,7 +518,7 @@ class State:
         known.entry_id, known.head = event.entry_id, event.head
         known.grant = event.assignment.grant
         if known.phase is Phase.ENDED:
-            known.hand_back = "an earlier attempt was being removed"
+            known.hand_back, known.again = "an earlier attempt was being removed", None
         return []
 
     def _wait(
@@ -658,50 +673,77 @@ class State:
         head, sandbox_id = execution.head, execution.sandbox_id
         box = self.pool.get(sandbox_id)
         freed = box is None or box.phase is not pool.Phase.LEAVING
-        execution.phase, execution.parcel = Phase.ENDED, None
-        execution.hand_back = self._why_again(execution, result)
+        #: What is lost cannot be run again, nor kept.
+        whole, execution.parcel = execution.parcel is not None, None
+        execution.phase = Phase.ENDED
+        reached = outcome.judge(result, head.image, execution.stop_reason)
+        if self._unbegun(execution, result):
+            execution.hand_back = "the runner is draining"
+        elif isinstance(reached, messages.Failed) and whole:
+            execution.again = self._next_attempt(execution, result, reached, now_ms)
         if freed:
             del self.calls[head.call_id]
             self._runs.pop(sandbox_id, None)
-        if not execution.hand_back:
-            return [self._ending(execution, result, now_ms, freed=freed)]
-        return self._removed(execution) if freed else []
+        if execution.hand_back or execution.again:
+            return [self._removed(execution)] if freed else []
+        return [self._ending(execution, result, reached, now_ms, freed=freed, whole=whole)]
 
     def _ending(
-        self, execution: Execution, result: runs.Result, now_ms: int, *, freed: bool
+        self,
+        execution: Execution,
+        result: runs.Result,
+        reached: messages.Outcome,
+        now_ms: int,
+        *,
+        freed: bool,
+        whole: bool,
     ) -> EndCall:
         head = execution.head
-        reached = outcome.judge(result, head.image, execution.stop_reason)
         record = self._end_record(execution, result, reached, now_ms)
         reply = None
         if head.reply_to:
             reply = messages.Reply(head.call_id, reached, result.start_ms, result.run_ms)
-        return EndCall(execution.entry_id, record, reply, head, freed, execution.grant)
+        dead = False
+        if whole and isinstance(reached, messages.Failed):
+            dead = retrying.is_kept(head, reached.code)
+        return EndCall(execution.entry_id, record, reply, head, freed, execution.grant, dead)
 
-    def _why_again(self, execution: Execution, result: runs.Result) -> str:
-        """Return why a call is to be run once more, elsewhere or later; "" if it is not.
+    def _unbegun(self, execution: Execution, result: runs.Result) -> bool:
+        """Say whether a call had not started when the runner was to leave: it goes back freely."""
+        return (
+            execution.stop_reason is StopReason.DRAIN
+            and execution.started_ms is None
+            and isinstance(result.ending, runs.EngineFailed | runs.Stopped)
+        )
 
-        What had not started when the runner was to leave goes back freely. Any other async call
-        goes back as its next attempt, if it has one left; any other sync call never.
+    def _next_attempt(
+        self, execution: Execution, result: runs.Result, failed: messages.Failed, now_ms: int
+    ) -> TryAgain | None:
+        """Return what to do if another attempt follows one that failed.
+
+        When the runner is to leave, others are there: the attempt need not wait for them.
         """
-        failed = isinstance(result.ending, runs.EngineFailed)
-        stopped = failed or isinstance(result.ending, runs.Stopped)
-        drained = stopped and execution.stop_reason is StopReason.DRAIN
-        if not drained and (execution.stop_reason or not failed):
-            return ""
-        if drained and execution.started_ms is None:
-            return "the runner is draining"
-        if execution.head.mode == "sync" or execution.head.attempt >= self.async_attempts:
-            return ""
-        execution.head = msgspec.structs.replace(execution.head, attempt=execution.head.attempt + 1)
-        return "the runner is draining" if drained else "the container engine failed"
+        head = execution.head
+        following = retrying.next_attempt(head, failed.code)
+        if following is None:
+            return None
+        failure = messages.Attempt(
+            head.attempt, CODES[failed.code].word, failed.message, now_ms,
+            started_ms=result.started_ms, exit_code=failed.exit_code,
+            runner_id=self.runner_id, log=result.log,
+        )  # fmt: skip
+        record = retrying.waiting_record(following, failure)
+        delayed = execution.stop_reason is not StopReason.DRAIN
+        return TryAgain(execution.entry_id, following, record, delayed)
 
-    def _removed(self, execution: Execution) -> list[Command]:
+    def _removed(self, execution: Execution) -> Command:
         """Tell that nothing of an ended call is left."""
+        if execution.again:
+            return execution.again
         if execution.hand_back:
             why, grant = execution.hand_back, execution.grant
-            return [HandBack(execution.entry_id, execution.head, why, grant)]
-        return [FreeCapacity(execution.head.call_id)]
+            return HandBack(execution.entry_id, execution.head, why, grant)
+        return FreeCapacity(execution.head.call_id)
 
     # Sandboxes.
 
@@ -732,7 +774,7 @@ class State:
         self.pool.gone(event.sandbox_id)
         call_id = self._runs.pop(event.sandbox_id, None)
         execution = self.calls.pop(call_id, None) if call_id else None
-        return self._removed(execution) if execution else []
+        return [self._removed(execution)] if execution else []
 
     # All else.
 

@@ -1,6 +1,6 @@
 """What is written when the scheduler itself ends a call? Pure: the record and the reply."""
 
-from shared import messages, scripts
+from shared import messages, retrying, scripts
 from shared.messages import CallHead, Status
 
 
@@ -15,7 +15,8 @@ def ended(
 ) -> scripts.Command:
     """Return the command that ends a call: failed, or (None) cancelled by its caller's leaving.
 
-    A failed sync call gets a reply; a caller who left gets none.
+    A failed sync call gets a reply; a caller who left gets none. A failed async call is kept as a
+    dead letter.
     """
     status: Status = "error" if failed else "cancelled"
     record = messages.Record(
@@ -33,5 +34,7 @@ def ended(
         attempt=head.attempt,
         callback=head.callback,
     )
+    if failed and retrying.is_kept(head, failed.code):
+        return scripts.bury(stream, entry_id, record)
     reply = messages.Reply(head.call_id, failed) if failed else None
     return scripts.end(stream, entry_id, record, reply, head.reply_to, once=head.once)

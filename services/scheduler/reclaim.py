@@ -6,12 +6,11 @@ not read by then it never gets, and the end of a call that was taken from it cou
 
 import asyncio
 
-import msgspec
 import structlog
 
 from services.scheduler import ending, metrics, pages
 from services.scheduler.intake import Intake
-from shared import clock, keys, messages, scripts
+from shared import clock, keys, messages, retrying, scripts
 from shared.streams import Entry, Outbox, Redis
 
 log = structlog.get_logger()
@@ -22,9 +21,8 @@ PAGE = 200
 class Reclaimer:
     """Takes back what runners' streams hold."""
 
-    def __init__(self, redis: Redis, outbox: Outbox, intake: Intake, max_attempts: int) -> None:
+    def __init__(self, redis: Redis, outbox: Outbox, intake: Intake) -> None:
         self._redis, self._outbox, self._intake = redis, outbox, intake
-        self._max_attempts = max_attempts
 
     async def reclaim(self, runner_id: str) -> None:
         """Empty a runner's stream and delete it. Raises `Unavailable` and redis' errors."""
@@ -57,14 +55,21 @@ class Reclaimer:
     def _verdict(
         self, runner_id: str, entry_id: bytes, head: messages.CallHead
     ) -> tuple[str, scripts.Command]:
-        """Say what to do with a call that may have started."""
-        if head.mode == "async" and head.attempt < self._max_attempts:
-            again = msgspec.structs.replace(head, attempt=head.attempt + 1)
-            return "retried", scripts.move_back(runner_id, entry_id, again)
+        """Say what to do with a call that may have started.
+
+        Its next attempt waits for nothing: silence was waited for already, and another runner has
+        not failed.
+        """
+        now_ms = clock.epoch_ms()
+        stream = keys.runner(runner_id)
         tries = f", at attempt {head.attempt}" if head.mode == "async" else ""
         failed = messages.Failed("runner_lost", f"the runner of this call is gone{tries}")
-        stream = keys.runner(runner_id)
-        now_ms = clock.epoch_ms()
-        return "failed", ending.ended(
-            stream, entry_id, head, failed, now_ms=now_ms, runner_id=runner_id
-        )
+        again = retrying.next_attempt(head, failed.code)
+        if again is not None:
+            failure = messages.Attempt(
+                head.attempt, failed.code, failed.message, now_ms, runner_id=runner_id
+            )
+            record = retrying.waiting_record(again, failure)
+            return "retried", scripts.try_again(stream, entry_id, again, record)
+        how = "buried" if retrying.is_kept(head, failed.code) else "failed"
+        return how, ending.ended(stream, entry_id, head, failed, now_ms=now_ms, runner_id=runner_id)

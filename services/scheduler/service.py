@@ -66,7 +66,7 @@ class Reign:
         self._state = State(settings, epoch)
         self._intake = Intake(outbox)
         outbox.follow(lambda: len(self._state.ledger))
-        self._reclaimer = Reclaimer(redis, outbox, self._intake, settings.max_attempts)
+        self._reclaimer = Reclaimer(redis, outbox, self._intake)
         self._events: deque[Event] = deque()
         self._deciding = False
         #: When the events were taken that are being decided about.

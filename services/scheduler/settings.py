@@ -29,9 +29,6 @@ class Settings:
         unit="calls",
         check=at_least(4),
     )
-    max_attempts: int = setting(
-        3, "Runs of an async call whose runners get lost, before it fails.", check=at_least(1)
-    )
     runner_lost_s: float = setting(
         5.0, "Without a heartbeat for so long, a runner is lost.", unit="s", check=at_least(1)
     )

@@ -106,6 +106,8 @@ async def _under_way(client: Client, stage: Stage) -> str:
         for stream in (keys.CALLS_SYNC, keys.CALLS_ASYNC, keys.FINISHED):
             count = await redis.xlen(stream)
             left += [f"{count} entries in {stream}"] if count else []
+        count = await redis.zcard(keys.RETRIES_DUE)
+        left += [f"{count} calls that wait for their next attempt"] if count else []
     left += [f"sandbox {name}" for name in await asyncio.to_thread(stage.sandboxes)]
     left += [f"socket {name}" for name in await asyncio.to_thread(sockets, stage)]
     return ", ".join(left)

@@ -108,6 +108,9 @@ class TestRoutes:
             "--cpus": "0.5",
             "--isolation": "sandbox",
             "--min-sandboxes": "0",
+            "--max-attempts": "5",
+            "--retries": "2",
+            "--retry-delay": "1m",
         }
         words = [word for pair in flags.items() for word in pair]
         fn.ok("routes", "create", app, "/all", "--image", "me/all:1", *words)
@@ -127,6 +130,9 @@ class TestRoutes:
             "cpus": 0.5,
             "isolation": "sandbox",
             "min_sandboxes": 0,
+            "max_attempts": 5,
+            "retries": 2,
+            "retry_delay": 60,
             "app_name": app,
         }
         assert {name: found[name] for name in wanted} == wanted
@@ -159,6 +165,62 @@ class TestRoutes:
         unknown = fn("routes", "list", app)
         assert unknown.code == Exit.REFUSED
         assert unknown.err.startswith("fn: App not found\n")
+
+
+class TestDeadLetters:
+    def test_from_dying_to_purging(self, fn: Fn, app: str, function_image: Image) -> None:
+        image = function_image('[ "$FATE" = well ] || exit 3; exec cat')
+        fn.ok("routes", "create", app, "/x", image, "-t", "async", "--retries", "1")
+        one, two, three = sorted(
+            fn("call", app, "/x", "-o", "json", stdin=b"in").json()["call_id"] for _ in range(3)
+        )
+        for call_id in (one, two, three):
+            assert fn("calls", "wait", call_id).code == Exit.FAILED
+        found = fn("dead-letters", "list", app, "/x", "-o", "json").json()
+        assert [letter["call_id"] for letter in found] == [three, two, one]
+        assert {(letter["code"], letter["attempt"]) for letter in found} == {("exit", 2)}
+        listed = fn.ok("dlq", "list", app)
+        assert [call_id in listed for call_id in (one, two, three)] == [True] * 3
+        shown = fn("dead-letters", "show", app, one, "-o", "json").json()
+        assert shown["request"]["payload"] == "in"
+
+        fn.ok("routes", "update", app, "/x", "-c", "FATE=well")
+        said = fn.ok("dead-letters", "redrive", app, one)
+        new_id = said.removeprefix(f"{one} redriven as ").strip()
+        assert fn.ok("calls", "wait", new_id, "--result") == "in"
+        said = fn.ok("dlq", "purge", app, two)
+        assert said == "1 dead letter purged\n"
+        said = fn.ok("dead-letters", "redrive", app, "--all", "--path", "/x")
+        assert said.startswith(f"{three} redriven as ")
+        assert fn.ok("dead-letters", "purge", app, "--all") == "0 dead letters purged\n"
+        assert fn.ok("dead-letters", "redrive", app, "--all") == "no dead letters found\n"
+        redriven = fn("dead-letters", "list", app, "--redriven", "-o", "json").json()
+        assert [letter["call_id"] for letter in redriven] == [three, one]
+
+    def test_which_letters_must_be_said(self, fn: Fn, app: str) -> None:
+        for words in (
+            ("redrive",),
+            ("purge",),
+            ("redrive", "x", "--all"),
+            ("purge", "--path", "/x"),
+        ):
+            said = fn("dead-letters", words[0], app, *words[1:])
+            assert said.code == Exit.USAGE
+            assert said.err.startswith("fn: which dead letters?\n")
+
+    def test_a_letter_that_cannot_be_redriven_fails(
+        self, fn: Fn, app: str, function_image: Image
+    ) -> None:
+        fn.ok(
+            "routes", "create", app, "/x", function_image("exit 3"), "-t", "async", "--retries", "1"
+        )
+        call_id = fn("call", app, "/x", "-o", "json", stdin=b"in").json()["call_id"]
+        assert fn("calls", "wait", call_id).code == Exit.FAILED
+        fn.ok("routes", "delete", app, "/x")
+        said = fn("dead-letters", "redrive", app, "--all")
+        assert said.code == Exit.FAILED
+        assert said.out == f"{call_id} not redriven: Route not found\n"
+        assert "1 of 1 dead letters are not redriven" in said.err
 
 
 class TestCalling:

@@ -54,7 +54,8 @@ async def show_call(request: web.Request) -> web.Response:
     """Answer what is known of a call by now, or by its end."""
     wait_s = calls.wait_s(request.query)
     record = await request.app[CALLS].find(request.match_info["id"], wait_s)
-    shown = calls.as_json(record)
+    failures = await request.app[CALLS].failures(record)
+    shown = calls.as_json(record) | {"failures": [calls.failure_json(f) for f in failures]}
     if record.mode == "async":
         shown["callback"] = calls.callback_json(
             await request.app[parts.CALLBACKS].find(record.call_id)

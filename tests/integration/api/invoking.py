@@ -12,7 +12,7 @@ from aiohttp import web
 from services.api import entrance
 from services.api.app import build_app
 from services.api.settings import Settings
-from shared import clock, keys, messages, scripts, streams, tasks
+from shared import clock, keys, messages, retrying, scripts, streams, tasks
 from tests.conftest import eventually
 
 RUNNER_ID = "r1"
@@ -62,12 +62,25 @@ class EchoRunner:
         raw = entry[1].get(b"p") or await self.redis.get(keys.parcel(head.call_id))
         parcel = messages.decode(raw, messages.Parcel)
         self.seen.append((head, parcel))
-        outcome = self.function(head, parcel)
-        reply = messages.Reply(head.call_id, outcome, start_ms=1.0, run_ms=2.0)
-        record = _record(head, outcome)
-        command = scripts.end(stream, entry[0], record, reply, head.reply_to, once=head.once)
+        command = self._command(stream, entry[0], head, self.function(head, parcel))
         if not await self.redis.execute_command(*command):
             self.seen.pop()  # somebody else has taken it
+
+    def _command(
+        self, stream: str, entry_id: bytes, head: messages.CallHead, outcome: messages.Outcome
+    ) -> scripts.Command:
+        record = _record(head, outcome)
+        if isinstance(outcome, messages.Failed):
+            if again := retrying.next_attempt(head, outcome.code):
+                failure = messages.Attempt(
+                    head.attempt, outcome.code, outcome.message, clock.epoch_ms(), log=b"noted\n"
+                )
+                waiting, due_ms = retrying.waiting_record(again, failure), clock.epoch_ms()
+                return scripts.try_again(stream, entry_id, again, waiting, due_ms=due_ms)
+            if retrying.is_kept(head, outcome.code):
+                return scripts.bury(stream, entry_id, record)
+        reply = messages.Reply(head.call_id, outcome, start_ms=1.0, run_ms=2.0)
+        return scripts.end(stream, entry_id, record, reply, head.reply_to, once=head.once)
 
 
 @dataclass
@@ -142,6 +155,7 @@ def _record(head: messages.CallHead, outcome: messages.Outcome) -> messages.Reco
         started_ms=head.accepted_ms,
         finished_ms=clock.epoch_ms(),
         code=outcome.code if isinstance(outcome, messages.Failed) else "",
+        attempt=head.attempt,
         message=outcome.message if isinstance(outcome, messages.Failed) else "",
         log=b"noted\n",
         callback=head.callback,

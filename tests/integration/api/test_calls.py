@@ -43,10 +43,12 @@ async def test_a_sync_call_is_found_at_once(api: Api, runner: EchoRunner) -> Non
         "error": None,
         "exit_code": None,
         "attempt": 1,
+        "redrive_of": None,
         "image": "img",
         "image_digest": None,
         "runner": None,
         "peak_memory_bytes": None,
+        "failures": [],
     }
     async with api.ask("GET", f"/v1/calls/{call_id}/log") as response:
         assert (response.status, await response.read()) == (200, b"noted\n")

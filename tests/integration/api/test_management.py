@@ -74,6 +74,9 @@ async def test_a_route_lives_and_dies(client: Client) -> None:
             "jwt_key": "",
             "isolation": "sandbox",
             "min_sandboxes": 0,
+            "max_attempts": 3,
+            "retries": 0,
+            "retry_delay": 1,
             "previous_images": [],
         },
     }

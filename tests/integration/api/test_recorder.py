@@ -9,6 +9,7 @@ import pytest
 
 from services.api import records as records_module
 from services.api.database import Database
+from services.api.letters import Letters
 from services.api.migrating import migrate
 from services.api.progress import merge
 from services.api.recorder import Recorder
@@ -59,11 +60,21 @@ async def append(redis: streams.Redis, *records: messages.Record) -> None:
         await redis.xadd(keys.FINISHED, {"m": messages.encode(record)})
 
 
+#: For recorders that meet no dead letter: it never connects.
+NO_LETTERS = Letters(Database("mysql://nobody@127.0.0.1:1/nowhere"))
+
+
 class Running:
     """A recorder at work, until left; then it is killed."""
 
-    def __init__(self, redis: streams.Redis, records: Records, name: str = "api-1") -> None:
-        self._recorder = Recorder(redis, records, name)
+    def __init__(
+        self,
+        redis: streams.Redis,
+        records: Records,
+        name: str = "api-1",
+        letters: Letters = NO_LETTERS,
+    ) -> None:
+        self._recorder = Recorder(redis, records, letters, name)
 
     async def __aenter__(self) -> None:
         self._task = asyncio.create_task(self._recorder.run())

@@ -548,7 +548,8 @@ async def test_calls_whose_sandboxes_end_under_them(life: Life, docker: aiodocke
     assert outcome.code == "unavailable"
 
     async def back() -> bool:
-        return [call.attempt for call in await waiting(life.redis)] == [2]
+        raw = await life.redis.hget(keys.RETRIES, kept.call_id)
+        return raw is not None and messages.decode(raw, messages.CallHead).attempt == 2
 
     await eventually(back, 20)
     await life.freed(kept.call_id)

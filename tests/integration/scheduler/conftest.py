@@ -164,6 +164,14 @@ class Bench:
             found = record if record.call_id == call_id else found
         return found
 
+    async def dead(self) -> list[str]:
+        """The calls that are to be kept as dead letters, each of them whole."""
+        entries: Any = await self.redis.xrange(keys.FINISHED)
+        found = [fields for _, fields in entries if b"h" in fields]
+        for fields in found:
+            messages.decode(fields[b"p"], messages.Parcel)
+        return [messages.decode(fields[b"h"], messages.CallHead).call_id for fields in found]
+
     async def reply_to(self, call_id: str) -> messages.Reply | None:
         entries: Any = await self.redis.xrange(keys.reply("api-1"))
         for _, fields in entries:

@@ -152,7 +152,41 @@ async def test_a_lost_runners_calls_go_where_they_belong(bench: Bench) -> None:
         "runner_lost",
         lost.runner_id,
     )
+    assert await bench.dead() == [worn_out]
+    waiting = await bench.record_of(started_async)
+    assert waiting is not None
+    assert (waiting.status, waiting.attempt, waiting.code) == ("queued", 2, "")
+    (failure,) = waiting.failures
+    assert (failure.number, failure.code, failure.runner_id) == (1, "runner_lost", lost.runner_id)
     await eventually(lambda: _is_forgotten(bench, lost))
+
+
+async def test_a_lost_runners_calls_have_the_attempts_of_their_routes(bench: Bench) -> None:
+    await bench.scheduler(runner_lost_s=1.5)
+    lost = await bench.runner()
+    once = await bench.call("async", tries=messages.Tries(max_attempts=1))
+    more = await bench.call("async", attempt=4, tries=messages.Tries(max_attempts=5))
+    own = await bench.call(
+        "async", attempt=4, tries=messages.Tries(max_attempts=2, retries=3, own_failures=3)
+    )
+    await has(lost, once, more, own)
+    await lost.die()
+    runner = await bench.runner()
+    await has(runner, more, own)
+    assert {runner.got[call_id][1].attempt for call_id in (more, own)} == {5}
+    await eventually(lambda: _is_forgotten(bench, lost))
+    assert await bench.dead() == [once]
+
+
+async def test_an_async_call_that_fits_nowhere_is_kept(bench: Bench) -> None:
+    await bench.scheduler(unfit_async_s=1.0)
+    await bench.runner(memory_mb=100)
+    vast = await bench.call("async", memory_mb=5000)
+    await eventually(lambda: _is_dead(bench, vast))
+    record = await bench.record_of(vast)
+    assert record is not None
+    assert (record.status, record.code) == ("error", "capacity")
+    assert await bench.redis.xlen(keys.CALLS_ASYNC) == 0
 
 
 async def test_a_drained_runner_is_forgotten_and_its_calls_go_on(bench: Bench) -> None:
@@ -294,6 +328,10 @@ async def _length_is(bench: Bench, stream: str, length: int) -> bool:
 
 async def _shorter_than(bench: Bench, stream: str, length: int) -> bool:
     return bool(await bench.redis.xlen(stream) < length)
+
+
+async def _is_dead(bench: Bench, call_id: str) -> bool:
+    return await bench.dead() == [call_id]
 
 
 async def _is_forgotten(bench: Bench, runner: FakeRunner) -> bool:

@@ -1,6 +1,7 @@
 """Do calls move as they must? The scripts and the outbox on a real Redis."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -149,6 +150,167 @@ async def test_a_call_moves_back_with_its_parcel(redis: streams.Redis) -> None:
     assert await run(redis, scripts.move_back("r1", entry_id, again)) == 0
     [(_, fields)] = await entries(redis, keys.CALLS_ASYNC)
     assert fields == {b"h": messages.encode(again), b"p": messages.encode(a_parcel())}
+
+
+LARGE = a_parcel(b"x" * (scripts.PARCEL_INLINE_MAX_BYTES + 1))
+
+
+async def places_of(redis: streams.Redis) -> list[str]:
+    """Return in which places a call is: of one that is neither lost nor doubled, one."""
+    places = [
+        stream
+        for stream in (keys.CALLS_ASYNC, keys.runner("r1"))
+        for _ in range(await redis.xlen(stream))
+    ]
+    places += [keys.RETRIES for _ in await redis.zrange(keys.RETRIES_DUE, 0, -1)]
+    places += ["dead" for _, fields in await entries(redis, keys.FINISHED) if b"h" in fields]
+    return places
+
+
+async def freed(redis: streams.Redis) -> int:
+    return len([1 for _, fields in await entries(redis, keys.EVENTS) if fields == {b"m": FREED}])
+
+
+FREED_EVENT = messages.ExecutionFinished("r1", "c1")
+FREED = messages.encode(FREED_EVENT)
+
+
+@pytest.mark.parametrize("parcel", [a_parcel(), LARGE], ids=["small", "large"])
+async def test_a_next_attempt_waits_beside_the_streams_until_it_is_due(
+    redis: streams.Redis, parcel: messages.Parcel
+) -> None:
+    entry_id = await assigned(redis, a_head(mode="async"), parcel)
+    again = a_head(mode="async", attempt=2)
+    move = scripts.try_again(
+        keys.runner("r1"), entry_id, again, a_record(status="queued"), due_ms=50, freed=FREED_EVENT
+    )
+    assert await run(redis, move) == 1
+    assert await places_of(redis) == [keys.RETRIES]
+    assert await freed(redis) == 1
+    assert await run(redis, scripts.return_due_retries(49, 10)) == 0
+    assert await places_of(redis) == [keys.RETRIES]
+    assert await run(redis, scripts.return_due_retries(50, 10)) == 1
+    assert await run(redis, scripts.return_due_retries(50, 10)) == 0
+    assert await places_of(redis) == [keys.CALLS_ASYNC]
+    [(_, fields)] = await entries(redis, keys.CALLS_ASYNC)
+    raw = fields.get(b"p") or await redis.get(keys.parcel("c1"))
+    assert fields[b"h"] == messages.encode(again)
+    assert messages.decode(raw, messages.Parcel) == parcel
+    assert not await redis.exists(keys.RETRIES, keys.RETRIES_DUE)
+    assert await redis.xlen(keys.FINISHED) == 1
+
+
+async def test_a_next_attempt_may_be_among_the_waiting_at_once(redis: streams.Redis) -> None:
+    entry_id = await assigned(redis, a_head(mode="async"), a_parcel())
+    again = a_head(mode="async", attempt=2)
+    stream = keys.runner("r1")
+    await run(redis, scripts.try_again(stream, entry_id, again, a_record(status="queued")))
+    assert await places_of(redis) == [keys.CALLS_ASYNC]
+    [(_, fields)] = await entries(redis, keys.CALLS_ASYNC)
+    assert fields == {b"h": messages.encode(again), b"p": messages.encode(a_parcel())}
+
+
+@pytest.mark.parametrize("parcel", [a_parcel(), LARGE], ids=["small", "large"])
+async def test_a_dead_call_goes_whole_to_the_recorders(
+    redis: streams.Redis, parcel: messages.Parcel
+) -> None:
+    head = a_head(mode="async", attempt=3)
+    entry_id = await assigned(redis, head, parcel)
+    bury = scripts.bury(keys.runner("r1"), entry_id, a_record(status="error"), freed=FREED_EVENT)
+    assert await run(redis, bury) == 1
+    assert await places_of(redis) == ["dead"]
+    [(_, fields)] = await entries(redis, keys.FINISHED)
+    raw = fields.get(b"p") or await redis.get(keys.parcel("c1"))
+    assert fields[b"h"] == messages.encode(head)
+    assert fields[b"m"] == messages.encode(a_record(status="error"))
+    assert messages.decode(raw, messages.Parcel) == parcel
+    assert await freed(redis) == 1
+    assert await redis.get(keys.COMPLETE) == b"1"
+
+
+def leavings(entry_id: bytes) -> dict[str, scripts.Command]:
+    """Return all ways in which a failed attempt leaves its runner's stream."""
+    stream, again = keys.runner("r1"), a_head(mode="async", attempt=2)
+    queued, ended = a_record(status="queued"), a_record(status="error")
+    return {
+        "later": scripts.try_again(stream, entry_id, again, queued, due_ms=5, freed=FREED_EVENT),
+        "at once": scripts.try_again(stream, entry_id, again, queued),
+        "dead": scripts.bury(stream, entry_id, ended, freed=FREED_EVENT),
+        "ended": scripts.end(stream, entry_id, ended, None, "", told=FREED_EVENT),
+        "back": scripts.move_back("r1", entry_id, again),
+    }
+
+
+WAYS = list(leavings(b"1-1"))
+
+
+@pytest.mark.parametrize("first", WAYS)
+@pytest.mark.parametrize("second", WAYS)
+async def test_who_takes_a_call_first_has_it(redis: streams.Redis, first: str, second: str) -> None:
+    """A runner that was thought lost and the scheduler both end an attempt; or one does twice."""
+    ways = leavings(await assigned(redis, a_head(mode="async"), a_parcel()))
+    assert await run(redis, ways[first]) == 1
+    places, told = await places_of(redis), await redis.xlen(keys.FINISHED)
+    assert len(places) == (first != "ended")
+    assert await run(redis, ways[second]) == 0
+    assert (await places_of(redis), await redis.xlen(keys.FINISHED)) == (places, told)
+    assert await freed(redis) == [first, second].count("later") + sum(
+        way in {"dead", "ended"} for way in (first, second)
+    )
+
+
+async def test_who_brings_calls_back_at_one_time_brings_each_once(redis: streams.Redis) -> None:
+    for n in range(50):
+        head = a_head(f"c{n}", mode="async")
+        entry_id = await assigned(redis, head, a_parcel())
+        move = scripts.try_again(
+            keys.runner("r1"), entry_id, head, a_record(f"c{n}", "queued"), due_ms=5
+        )
+        assert await run(redis, move) == 1
+    due = scripts.return_due_retries(5, 7)
+    returned = await asyncio.gather(*(run(redis, due) for _ in range(20)))
+    assert sum(int(str(count)) for count in returned) == 50
+    assert max(int(str(count)) for count in returned) == 7
+    assert await places_of(redis) == [keys.CALLS_ASYNC] * 50
+
+
+def a_redrive(parcel: messages.Parcel, **changes: object) -> scripts.Command:
+    limits: dict[str, Any] = {"catalog_version": "0", "queue_max": 10, **changes}
+    return scripts.redrive(a_head(mode="async"), parcel, a_record(status="queued"), **limits)
+
+
+@pytest.mark.parametrize("parcel", [a_parcel(), LARGE], ids=["small", "large"])
+async def test_a_dead_letter_is_accepted_once(
+    redis: streams.Redis, parcel: messages.Parcel
+) -> None:
+    assert await run(redis, a_redrive(parcel, catalog_version="1")) == scripts.STALE
+    assert await run(redis, a_redrive(parcel, queue_max=0)) == scripts.FULL
+    assert await redis.dbsize() == 0
+    assert await run(redis, a_redrive(parcel)) not in {scripts.STALE, scripts.FULL, scripts.DONE}
+    assert await run(redis, a_redrive(parcel)) == scripts.DONE
+    [(_, fields)] = await entries(redis, keys.CALLS_ASYNC)
+    raw = fields.get(b"p") or await redis.get(keys.parcel("c1"))
+    assert messages.decode(raw, messages.Parcel) == parcel
+    assert await redis.xlen(keys.FINISHED) == 1
+    assert 0 < await redis.pttl(keys.redriven("c1")) <= scripts.REDRIVEN_KEPT_MS
+
+
+async def test_a_redis_without_memory_still_lets_failed_calls_go(redis: streams.Redis) -> None:
+    heads = [a_head(f"c{n}", mode="async") for n in range(2)]
+    held = [await assigned(redis, head, a_parcel()) for head in heads]
+    stream = keys.runner("r1")
+    await redis.config_set("maxmemory", "1kb")
+    try:
+        again = scripts.try_again(stream, held[0], heads[0], a_record("c0", "queued"), due_ms=5)
+        assert await run(redis, again) == 1
+        assert await run(redis, scripts.bury(stream, held[1], a_record("c1", "error"))) == 1
+        assert await run(redis, scripts.return_due_retries(5, 10)) == 1
+        async with streams.Outbox(redis) as outbox:
+            with pytest.raises(Unavailable):
+                await outbox.send(a_redrive(a_parcel()))
+    finally:
+        await redis.config_set("maxmemory", "0")
+    assert await redis.get(keys.redriven("c1")) is None
 
 
 async def test_the_outbox_answers_each_sender_its_own(redis: streams.Redis) -> None:

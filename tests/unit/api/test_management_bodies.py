@@ -102,6 +102,10 @@ def test_a_wrong_value_that_is_large_or_deep_is_not_repeated() -> None:
         ({"cpus": float("inf")}, "Invalid route CPUs: from 0.01 to 1024.0 cores"),
         ({"format": "xml"}, "Invalid route Format"),
         ({"isolation": "none"}, "Invalid route Isolation"),
+        ({"max_attempts": 21}, "Invalid route MaxAttempts: from 1 to 20 attempts"),
+        ({"retries": -1}, "Negative Retries"),
+        ({"retries": 21}, "Invalid route Retries: from 0 to 20 retries"),
+        ({"retry_delay": 3601}, "Invalid route RetryDelay: from 1 to 3600 seconds"),
         ({"min_sandboxes": -1}, "Negative MinSandboxes"),
         ({"min_sandboxes": 101}, "Invalid route MinSandboxes: from 0 to 100 sandboxes"),
         ({"headers": {"A": ["x\r\nB: y"]}}, "Invalid route Headers: A has a line break"),
@@ -139,7 +143,13 @@ def test_every_format_can_be_asked_for(word: str) -> None:
     validation.check_changed_fields({"format": word, "isolation": "call", "min_sandboxes": 100})
 
 
-def test_only_of_min_sandboxes_is_zero_a_change() -> None:
+def test_of_retries_zero_is_a_change() -> None:
+    route = Route("a", "/b", "i", retries=3, max_attempts=5)
+    changed = merging.patched_route(route, {"retries": 0, "max_attempts": 0, "retry_delay": 0})
+    assert (changed.retries, changed.max_attempts, changed.retry_delay) == (0, 5, 1)
+
+
+def test_only_of_some_fields_is_zero_a_change() -> None:
     route = Route("a", "/b", "i", timeout=5, min_sandboxes=3)
     assert merging.patched_route(route, {"timeout": 0}) == route
     assert merging.patched_route(route, {"min_sandboxes": 0}).min_sandboxes == 0

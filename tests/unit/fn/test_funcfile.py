@@ -31,6 +31,9 @@ timeout: 1m30s
 idle_timeout: 5m
 max_concurrency: 4
 min_sandboxes: 1
+max_attempts: 5
+retries: 2
+retry_delay: 1m30s
 isolation: call
 headers:
   Content-Type: text/html
@@ -79,6 +82,9 @@ def test_every_field_is_read_in_the_platforms_terms() -> None:
         "idle_timeout": 300,
         "max_concurrency": 4,
         "min_sandboxes": 1,
+        "max_attempts": 5,
+        "retries": 2,
+        "retry_delay": 90,
         "isolation": "call",
         "headers": {"Content-Type": ["text/html"], "X-Both": ["one", "two"]},
         "config": {"DB": "${HOST}:$PORT", "PRICE": "5$$", "LEVEL": "3", "DEBUG": "true"},
@@ -203,11 +209,19 @@ def test_values_are_those_of_the_platform() -> None:
     words = (funcfields.TYPES, funcfields.FORMATS, funcfields.ISOLATIONS)
     assert words == tuple(map(get_args, (messages.Mode, messages.Format, messages.Isolation)))
     assert funcfields.MEMORY_MB == (validation.MEMORY_MIN_MB, validation.MEMORY_MAX_MB)
-    most = (funcfields.TIMEOUT_S, funcfields.MAX_CONCURRENCY, funcfields.MIN_SANDBOXES)
+    most = (
+        funcfields.TIMEOUT_S,
+        funcfields.MAX_CONCURRENCY,
+        funcfields.MIN_SANDBOXES,
+        funcfields.MAX_ATTEMPTS,
+        funcfields.RETRIES,
+    )
     assert [limits[1] for limits in most] == [
         validation.TIMEOUT_MAX_S,
         validation.MAX_CONCURRENCY_MAX,
         validation.MIN_SANDBOXES_MAX,
+        validation.MAX_ATTEMPTS_MAX,
+        validation.RETRIES_MAX,
     ]
 
 

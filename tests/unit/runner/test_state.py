@@ -45,6 +45,7 @@ from services.runner.state import (
     State,
     StopSandbox,
     Ticked,
+    TryAgain,
     kind_of,
     wanted_kind,
 )
@@ -63,9 +64,7 @@ STOPPED = runs.Result(runs.Stopped())
 class Harness:
     """A state; its invariants are checked after each event."""
 
-    state: State = field(
-        default_factory=lambda: State("r1", memory_mb=1024, async_attempts=3, result_max_bytes=10)
-    )
+    state: State = field(default_factory=lambda: State("r1", memory_mb=1024, result_max_bytes=10))
 
     def given(self, *events: Event, at_ms: int = NOW_MS) -> list[Command]:
         """Take events; return the commands of the last."""
@@ -586,22 +585,71 @@ def test_a_sync_call_fails_with_its_engine(h: Harness) -> None:
 def test_an_async_call_whose_engine_failed_is_tried_again_once_it_is_gone(h: Harness) -> None:
     h.running(async_head())
     assert h.given(ended(FAILED, reusable=False)) == [RemoveSandbox("1")]
-    (back,) = h.given(SandboxGone("1"))
-    assert isinstance(back, HandBack)
-    assert back.head == async_head(attempt=2)
+    (again,) = h.given(SandboxGone("1"))
+    assert isinstance(again, TryAgain)
+    assert (again.entry_id, again.head.attempt, again.delayed) == (E1, 2, True)
+    assert (again.record.status, again.record.attempt, again.record.code) == ("queued", 2, "")
+    (failure,) = again.record.failures
+    assert (failure.number, failure.code, failure.runner_id) == (1, "unavailable", "r1")
 
 
 def test_an_async_call_whose_sandbox_the_engine_failed_is_tried_again_at_once(h: Harness) -> None:
     h.given(assigned(async_head()))
-    back, _ = h.given(SandboxFailed("1", runs.EngineFailed("x")))
-    assert isinstance(back, HandBack)
-    assert back.head == async_head(attempt=2)
+    again, _ = h.given(SandboxFailed("1", runs.EngineFailed("x")))
+    assert isinstance(again, TryAgain)
+    assert again.head.attempt == 2
 
 
 def test_an_async_call_is_not_tried_for_ever(h: Harness) -> None:
     h.running(async_head(attempt=3))
     commands = h.given(ended(FAILED, reusable=False))
     assert ending(commands).record.code == "unavailable"
+    assert ending(commands).dead
+
+
+def test_a_function_that_fails_by_itself_is_tried_again_if_its_route_says_so(h: Harness) -> None:
+    h.running(async_head(tries=messages.Tries(retries=1)))
+    (again,) = h.given(ended(exited(3, log=b"why"), reusable=True))
+    assert isinstance(again, TryAgain)
+    assert again.head == async_head(attempt=2, tries=messages.Tries(retries=1, own_failures=1))
+    assert again.delayed
+    (failure,) = again.record.failures
+    assert (failure.code, failure.exit_code, failure.log) == ("exit", 3, b"why")
+
+
+def test_a_function_that_has_used_up_its_retries_is_a_dead_letter(h: Harness) -> None:
+    h.running(async_head(attempt=2, tries=messages.Tries(retries=1, own_failures=1)))
+    end = ending(h.given(ended(exited(3))))
+    assert (end.record.code, end.record.attempt, end.dead) == ("exit", 2, True)
+
+
+def test_a_function_without_retries_fails_as_a_result(h: Harness) -> None:
+    h.running(async_head())
+    end = ending(h.given(ended(exited(3))))
+    assert (end.record.code, end.dead) == ("exit", False)
+
+
+def test_a_sync_call_is_never_tried_again(h: Harness) -> None:
+    h.running(head(tries=messages.Tries(retries=5)))
+    end = ending(h.given(ended(exited(3))))
+    assert (end.record.code, end.dead) == ("exit", False)
+
+
+def test_a_call_whose_input_is_lost_is_neither_tried_again_nor_kept(h: Harness) -> None:
+    h.given(unfetched(async_head()))
+    end = ending(h.given(ParcelFetched("c1", None)))
+    assert (end.record.code, end.dead) == ("internal", False)
+
+
+def test_an_attempt_that_was_reclaimed_is_not_tried_again_twice(h: Harness) -> None:
+    """Its entry is somebody else's: only what came for it counts."""
+    h.running(async_head())
+    h.given(ended(FAILED, reusable=False))
+    again = async_head(attempt=2)
+    assert h.given(assigned(again, E2)) == []
+    assert h.given(SandboxGone("1")) == [
+        HandBack(E2, again, "an earlier attempt was being removed")
+    ]
 
 
 # The runner leaves.
@@ -647,9 +695,10 @@ def test_a_sandbox_is_not_kept_for_another_call_while_draining(h: Harness) -> No
 def test_an_async_call_stopped_by_draining_is_another_attempts(h: Harness) -> None:
     h.running(async_head())
     h.given(DrainAsked(), GraceOver(), ended(STOPPED, reusable=False))
-    back, left = h.given(SandboxGone("1"))
-    assert isinstance(back, HandBack)
-    assert back.head.attempt == 2
+    again, left = h.given(SandboxGone("1"))
+    assert isinstance(again, TryAgain)
+    assert (again.head.attempt, again.delayed) == (2, False)
+    assert again.record.failures[0].code == "runner_lost"
     assert left == Leave()
 
 

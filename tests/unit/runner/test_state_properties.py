@@ -61,9 +61,7 @@ class Shell:
     """Performs commands as `service` does, and looks at each of them with suspicion."""
 
     state: State = field(
-        default_factory=lambda: State(
-            "r1", memory_mb=MEMORY_MB, async_attempts=3, result_max_bytes=10
-        )
+        default_factory=lambda: State("r1", memory_mb=MEMORY_MB, result_max_bytes=10)
     )
     now_ms: int = NOW_MS
     rooms: dict[str, Room] = field(default_factory=dict)
@@ -76,6 +74,8 @@ class Shell:
     reserved: set[str] = field(default_factory=set)
     #: Entries that were ended or handed back.
     settled: Counter[bytes] = field(default_factory=Counter)
+    #: Next attempts that wait.
+    again: list[messages.CallHead] = field(default_factory=list)
     #: What the next runs come to at once: "refused", "useless", "broken"; else they last.
     fates: deque[str] = field(default_factory=deque)
     digests: dict[str, str] = field(default_factory=dict)
@@ -90,6 +90,8 @@ class Shell:
             self.state.check()
             for command in commands:
                 self.perform(command)
+                if isinstance(command, state.TryAgain):
+                    self.look_at_next(command.head, command.record)
             self.left = state.Leave() in commands
             assert self.left == (self.state.draining and not self.state.calls)
 
@@ -109,14 +111,22 @@ class Shell:
                 assert call_id in self.held
                 assert delay_ms >= 0
                 self.alarms[call_id] = alarm
-            case state.EndCall(entry_id, record, _, _, freed):
+            case state.EndCall(entry_id, record, _, call, freed, dead):
+                assert not dead or (call.mode, record.status) == ("async", "error")
                 self.end(entry_id, record.call_id, freed=freed)
-            case state.HandBack(entry_id, call, _):
+            case state.HandBack(entry_id, call, _) | state.TryAgain(entry_id, call, _, _):
                 self.end(entry_id, call.call_id, freed=True)
             case state.FreeCapacity(call_id):
                 self.reserved.remove(call_id)
-            case _:
-                pass
+
+    def look_at_next(self, call: messages.CallHead, record: messages.Record) -> None:
+        """Look at a next attempt, which comes at some time."""
+        assert call.mode == "async"
+        assert call.tries is not None
+        assert call.tries.own_failures <= call.tries.retries
+        assert [failure.number for failure in record.failures] == [call.attempt - 1]
+        assert (record.status, record.attempt) == ("queued", call.attempt)
+        self.again.append(call)
 
     def start(self, sandbox_id: str, of: Kind) -> None:
         assert sandbox_id not in self.rooms
@@ -297,9 +307,18 @@ class Life(RuleBasedStateMachine):
         back=st.integers(0, 1),
         number=st.integers(1, 6),
         late=st.booleans(),
+        retries=st.integers(0, 2),
     )
     def calls_come(
-        self, *, route: Kind, mode: str, inline: bool, back: int, number: int, late: bool
+        self,
+        *,
+        route: Kind,
+        mode: str,
+        inline: bool,
+        back: int,
+        number: int,
+        late: bool,
+        retries: int,
     ) -> None:
         revision = max(0, self.revisions[route.key] - back)
         make = head if mode == "sync" else async_head
@@ -313,8 +332,20 @@ class Life(RuleBasedStateMachine):
             if mode == "sync":
                 deadline_ms = self.shell.now_ms + (0 if late else 60_000)
                 call = msgspec.structs.replace(call, deadline_ms=deadline_ms)
+            else:
+                tries = messages.Tries(max_attempts=2, retries=retries)
+                call = msgspec.structs.replace(call, tries=tries)
             self.heads[call.call_id] = call
             self.shell.assign(call, entry_id, inline=inline)
+
+    @precondition(lambda self: self.shell.again)
+    @rule(data=st.data())
+    def a_next_attempt_comes(self, data: st.DataObject) -> None:
+        """Another runner may have had it meanwhile, but here it comes once at a time."""
+        call = self.shell.again.pop(data.draw(st.integers(0, len(self.shell.again) - 1)))
+        if call.call_id not in self.shell.held:
+            self.heads[call.call_id] = call
+            self.shell.assign(call, self.entry())
 
     @rule(route=st.sampled_from(ROUTES))
     def a_route_changes(self, route: Kind) -> None:
