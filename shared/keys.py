@@ -55,6 +55,14 @@ def reply(api_id: str) -> str:
     return f"{TAG}:reply:{api_id}"
 
 
+def late(api_id: str) -> str:
+    """Stream with expiry. runners, scheduler -> that replica: replies whose stream was not there.
+
+    `scripts.end` knows this name, too.
+    """
+    return f"{reply(api_id)}:late"
+
+
 def parcel(call_id: str) -> str:
     """String. api -> runner: a parcel too large for the stream entry."""
     return f"{TAG}:parcel:{call_id}"

@@ -240,16 +240,24 @@ def forward_cancel(runner_id: str, call_id: str) -> Step:
 
 
 _END = Script(
-    shared=("stream finished events complete", ""),
+    shared=("stream finished events complete", "has_run"),
     own=("reply_to parcel", "entry_id reply record freed"),
     frees=True,
     first="""
 local parcels = {}
+local function park(reply_to, reply)
+  local late = reply_to .. ':late'
+  redis.call('XADD', late, '*', 'm', reply)
+  if redis.call('XLEN', late) == 1 then redis.call('PEXPIRE', late, 60000) end
+end
 """,
     each="""
 if freed ~= '' then redis.call('XADD', events, '*', 'm', freed) end
-if entry_id ~= '' and redis.call('XDEL', stream, entry_id) == 0 then return 0 end
-if reply ~= '' then redis.call('XADD', reply_to, 'NOMKSTREAM', '*', 'm', reply) end
+local owned = entry_id == '' or redis.call('XDEL', stream, entry_id) == 1
+if reply ~= '' and (owned or has_run == '1') then
+  if not redis.call('XADD', reply_to, 'NOMKSTREAM', '*', 'm', reply) then park(reply_to, reply) end
+end
+if not owned then return 0 end
 redis.call('XADD', finished, '*', 'm', record)
 parcels[#parcels + 1] = parcel
 return 1
@@ -271,16 +279,19 @@ def end(
     reply_to: str,
     *,
     freed: messages.ExecutionFinished | None = None,
+    has_run: bool = False,
 ) -> Step:
     """Whoever owns a call's entry: end the call, with its reply (if one waits) and its record.
 
     `freed` is told to the scheduler in the same step, whoever owns the entry. Returns 1; or 0,
-    with nothing else done, if the entry was no longer there: somebody else owns it. A reply stream
-    that has expired is not made again: its api replica is gone.
+    with nothing else done, if the entry was no longer there: somebody else owns it, or it is lost.
+    Of a call that `has_run` the reply is sent even so: nobody else may have one. A reply stream
+    that has expired is not made again, as its api replica is gone; should it only be lost, its
+    replica finds what came meanwhile when it makes it anew (`keep_reply_stream`).
     """
     sent = messages.encode(reply) if reply and reply_to else b""
     told = messages.encode(freed) if freed else b""
-    shared = ((stream, keys.FINISHED, keys.EVENTS, keys.COMPLETE), ())
+    shared = ((stream, keys.FINISHED, keys.EVENTS, keys.COMPLETE), (int(has_run),))
     own_keys = (keys.reply(reply_to), keys.parcel(record.call_id))
     return Step(_END, shared, (own_keys, (entry_id, sent, messages.encode(record), told)))
 
@@ -311,7 +322,7 @@ def move_back(runner_id: str, entry_id: bytes, head: messages.CallHead) -> Comma
     return ("EVAL", _MOVE_BACK, len(names), *names, entry_id, messages.encode(head))
 
 
-def reply_part(reply_to: str, part: messages.StreamHead | messages.StreamChunk) -> Command:
+def reply_part(reply_to: str, part: messages.ReplyPart) -> Command:
     """runner: send a part of a streamed answer; a stream that has expired is not made again."""
     return ("XADD", keys.reply(reply_to), "NOMKSTREAM", "*", "m", messages.encode(part))
 
@@ -325,8 +336,11 @@ def more(runner_id: str, more: messages.More) -> Command:
 _KEEP_REPLY_STREAM = """
 local made = 0
 if redis.call('EXISTS', KEYS[1]) == 0 then
-  redis.call('XADD', KEYS[1], '*', 'm', '')
-  redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)
+  if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[1])
+  else
+    redis.call('XADD', KEYS[1], '*', 'm', '')
+    redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)
+  end
   made = 1
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
@@ -337,9 +351,11 @@ return made
 def keep_reply_stream(api_id: str, ttl_ms: int) -> Command:
     """api: make its reply stream, or keep it for another `ttl_ms`. Returns 1 if it was not there.
 
-    Replies go only into a stream that exists, so those of a dead replica go nowhere.
+    Replies go only into a stream that exists, so those of a dead replica are gone soon. Those that
+    came while it was not there are in it then.
     """
-    return ("EVAL", _KEEP_REPLY_STREAM, 1, keys.reply(api_id), ttl_ms)
+    names = (keys.reply(api_id), keys.late(api_id))
+    return ("EVAL", _KEEP_REPLY_STREAM, len(names), *names, ttl_ms)
 
 
 _RESERVE_TASK = """

@@ -171,4 +171,5 @@ def _reservation(call: Waiting, runner: Runner, entry_id: bytes) -> Reservation:
         entry_id,
         head.sandbox_key,
         call.group,
+        head if head.reply_to else None,
     )

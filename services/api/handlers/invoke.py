@@ -91,7 +91,7 @@ class _Visit:
     def _verify(self, found: Found) -> None:
         if found.route.jwt_key:
             given = self._request.headers.get("Authorization")
-            tokens.verify(given, found.route.jwt_key, clock.epoch_ms() / 1000)
+            tokens.verify(given, found.route.jwt_key, clock.wall_ms() / 1000)
 
 
 def _caller(request: web.Request, body: bytes) -> invocation.Caller:
@@ -160,19 +160,21 @@ async def _performed(request: web.Request, visit: _Visit) -> web.StreamResponse:
     performed = await means.gateway.call(visit.call_id, found, caller, visit.find)
     match performed.answer:
         case messages.Reply() as reply:
-            whole = _whole(reply, visit, clock.monotonic_s() - begun_s)
+            whole = _whole(reply, visit, found, clock.monotonic_s() - begun_s)
             return sending.whole(request, whole)
         case None:
             metrics.CALLS.add("async", "ok")
             return sending.whole(request, answers.accepted(visit.call_id, visit.route))
         case stream:
-            return await _in_parts(request, stream, performed.answer_by_ms, visit, begun_s)
+            return await _in_parts(request, stream, performed.longest_s, visit, begun_s)
 
 
-def _whole(reply: messages.Reply, visit: _Visit, total_s: float) -> answers.Answer:
+def _whole(reply: messages.Reply, visit: _Visit, found: Found, total_s: float) -> answers.Answer:
     metrics.CALL_SECONDS.observe(total_s)
     outcome = _carried(reply.outcome)
     if isinstance(outcome, messages.Failed):
+        if outcome.code == "call_lost":
+            visit.means.gateway.record_lost(visit.call_id, found, outcome)
         return _failed(outcome, visit, answers.server_timing(reply, total_s * 1000))
     metrics.CALLS.add("sync", "ok")
     return answers.succeeded(visit.call_id, reply, outcome, visit.route, total_s * 1000)
@@ -195,7 +197,7 @@ def _failed(failure: messages.Failed, visit: _Visit, timing: str = "") -> answer
 async def _in_parts(
     request: web.Request,
     stream: AnswerStream,
-    answer_by_ms: int,
+    longest_s: float,
     visit: _Visit,
     begun_s: float,
 ) -> web.StreamResponse:
@@ -210,7 +212,7 @@ async def _in_parts(
             answers.begun(visit.call_id, head, visit.route, total_ms),
             stream,
             took=partial(gateway.took, stream),
-            rest_s=(answer_by_ms - clock.epoch_ms()) / 1000,
+            rest_s=longest_s - (clock.monotonic_s() - begun_s),
         )
         _count(sent.code)
         return sent.response
