@@ -20,19 +20,23 @@ Landed = Callable[[Any], None]
 #: Steps in one batch at most: Redis does nothing else meanwhile.
 STEPS_MAX = 64
 #: Answers that mean "not now", not "wrong".
-_REFUSALS = ("OOM ", "MISCONF ", "READONLY ", "BUSY ", "LOADING ", "CLUSTERDOWN ", "MASTERDOWN ")
+_REFUSALS = ("OOM ", "MISCONF ", "BUSY ", "CLUSTERDOWN ", "NOREPLICAS ")
+#: Answers of a server that is no master, or not yet one: its connection is left.
+_LEFT = ("READONLY ", "LOADING ", "MASTERDOWN ", "UNBLOCKED ")
 
 
 class Batch:
     """A command, or several steps that go as one. Performed in the order they were given."""
 
-    __slots__ = ("_command", "_landed", "_steps", "script")
+    __slots__ = ("_command", "_landed", "_steps", "left", "script")
 
     def __init__(self, command: Command, landed: Landed) -> None:
         """Begin with one command."""
         self._landed = [landed]
         self._steps: list[Step] = []
         self._command: Command = ()
+        #: What a server answered that is no master; "" from any other.
+        self.left = ""
         #: None for a plain command.
         self.script: Script | None = None
         if isinstance(command, Step):
@@ -68,13 +72,24 @@ class Batch:
         """Tell each who waits what Redis has answered."""
         landed = self._landed
         if len(landed) == 1:
-            landed[0](_meant(answer))
+            landed[0](self._meant(answer))
         elif isinstance(answer, list) and len(answer) == len(landed):
             for one, own in zip(landed, answer, strict=True):
-                one(_meant(own))
+                one(self._meant(own))
         else:  # the whole of it was refused
             for one in landed:
-                one(_meant(answer))
+                one(self._meant(answer))
+
+    def _meant(self, answer: Any) -> Any:  # noqa: ANN401 (whatever Redis says)
+        if not isinstance(answer, hiredis.ReplyError):
+            return answer
+        message = str(answer)
+        if message.startswith(_LEFT):
+            self.left = message
+            return Unavailable(f"Redis refuses: {message}")
+        if message.startswith(_REFUSALS):
+            return Unavailable(f"Redis refuses: {message}")
+        return ResponseError(message)
 
     def fail(self, why: str) -> None:
         """Tell each who waits that there is no answer."""
@@ -104,12 +119,3 @@ def lacks_script(answer: Any) -> bool:  # noqa: ANN401 (whatever Redis says)
 def _packed(command: Any) -> bytes:  # noqa: ANN401 (a tuple of any of its types)
     packed: bytes = hiredis.pack_command(command)
     return packed
-
-
-def _meant(answer: Any) -> Any:  # noqa: ANN401 (whatever Redis says)
-    if not isinstance(answer, hiredis.ReplyError):
-        return answer
-    message = str(answer)
-    if message.startswith(_REFUSALS):
-        return Unavailable(f"Redis refuses: {message}")
-    return ResponseError(message)

@@ -55,6 +55,7 @@ _ROWS = (
     Code("overloaded", 503, "platform", "A queue is full.", 1),
     Code("unavailable", 503, "platform", "Redis, MySQL or a runner's engine is not there.", 2),
     Code("runner_lost", 502, "platform", "The runner of a call that had started is gone."),
+    Code("call_lost", 502, "platform", "Redis has lost the call, which may have started."),
     Code("deadline", 504, "platform", "No answer arrived by the call's deadline."),
     Code("internal", 500, "platform", "A defect in the platform; the log has its traceback."),
 )

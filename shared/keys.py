@@ -68,6 +68,14 @@ def reply(api_id: str) -> str:
     return f"{TAG}:reply:{api_id}"
 
 
+def late(api_id: str) -> str:
+    """Stream with expiry. runners, scheduler -> that replica: replies whose stream was not there.
+
+    `scripts.end` knows this name, too.
+    """
+    return f"{reply(api_id)}:late"
+
+
 def claim(digest: str) -> str:
     """Hash. api makes it with a call, whoever ends that writes the answer, api reads it.
 

@@ -2,8 +2,12 @@
 
 import logging
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import structlog
+
+from shared import clock
 
 #: The words for levels, in any case, and what they mean here.
 LEVELS = {
@@ -51,3 +55,27 @@ def configure(service: str, level: str) -> None:
     )
     logging.basicConfig(handlers=[handler], level=least, force=True)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+class Seldom:
+    """A warning that may be due a thousand times a second: logged at once, and then seldom.
+
+    The next line after a pause says how often it was due since the one before: `times`.
+    """
+
+    def __init__(
+        self, event: str, every_s: float = 5.0, now_s: Callable[[], float] = clock.monotonic_s
+    ) -> None:
+        """Log `event` at most every `every_s` seconds."""
+        self._event, self._every_s, self._now_s = event, every_s, now_s
+        self._log = structlog.get_logger()
+        self._next_s = 0.0
+        self._times = 0
+
+    def warning(self, **fields: Any) -> None:  # noqa: ANN401 (what structlog takes)
+        """Log the event with its fields, if it is time."""
+        self._times += 1
+        if self._now_s() >= self._next_s:
+            self._next_s = self._now_s() + self._every_s
+            self._log.warning(self._event, times=self._times, **fields)
+            self._times = 0

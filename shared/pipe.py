@@ -5,6 +5,7 @@ as a pipe: a command goes at once if no answer is expected, else with all others
 by the time all answers are here. So a quiet pipe is quick, and a busy one fills its writes. The
 client's own pipelines cost several times as much for each call (docs/decisions/0006). What goes
 together goes in batches (`batches`), and while many come, a moment is waited for more (`pace`).
+After a failure it is connected again at the next command, but not at once: see `Backoff`.
 
 Scripts go by their hash, and in full before their first use on a connection. A Redis that has
 dropped them since (`SCRIPT FLUSH`) gets what it could not do once more, in full, ahead of all else.
@@ -23,6 +24,7 @@ import redis.asyncio as redis_asyncio
 from redis.exceptions import RedisError
 
 from shared import batches
+from shared.backoff import Backoff
 from shared.batches import Batch, Landed
 from shared.errors import Unavailable
 from shared.pace import Pace
@@ -31,6 +33,10 @@ from shared.scripts import Command, Script
 #: Longest wait for an answer to a command that does not block, in seconds: then `Unavailable`.
 ANSWER_S = 5.0
 _CHECK_S = 1.0
+#: Pauses between tries to connect, in seconds; commands wait so long, and then for the try.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
+#: A connection that lasted so long was a good one, in seconds.
+_GOOD_S = 5.0
 
 
 class _Channel(asyncio.Protocol):
@@ -48,6 +54,8 @@ class _Channel(asyncio.Protocol):
         assert self._writer is not None  # noqa: S101 (it is open)
         self.transport: Any = self._writer.transport
         self.transport.set_protocol(self)
+        #: Says whether the server is the master no more; None if there is only one.
+        self.deposed: Callable[[], bool] | None = getattr(connection, "deposed", None)
         self._idle, self._lost = idle, lost
         self._parser = hiredis.Reader()
         self._loop = asyncio.get_running_loop()
@@ -56,6 +64,8 @@ class _Channel(asyncio.Protocol):
         self._known: set[Script] = set()
         #: What Redis could not do because it had dropped the script; goes next.
         self._again: list[Batch] = []
+        self._given_up = False
+        self.since_s = self._loop.time()
         #: When the last answer came or, if none was expected, the first command went.
         self.heard_s = self._loop.time()
 
@@ -104,18 +114,25 @@ class _Channel(asyncio.Protocol):
             self._idle()
 
     def _answered(self, answer: Any) -> None:  # noqa: ANN401 (whatever Redis says)
+        if not self._expected:
+            return  # what else came with the answer for which it was left
         batch = self._expected.popleft()
         if batch.script is not None and batches.lacks_script(answer):
             self._known.discard(batch.script)
             self._again.append(batch)
         else:
             batch.land(answer)
+            if batch.left:
+                self.fail(batch.left)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.fail(str(exc) if exc else "connection closed")
 
     def fail(self, why: str) -> None:
         """Give the connection up: nobody knows what became of commands without an answer."""
+        if self._given_up:  # and now it is closed; there may be another by now
+            return
+        self._given_up = True
         self.transport.abort()
         unanswered = [*self._again, *self._expected]
         self._again.clear()
@@ -138,6 +155,9 @@ class Pipe:
         self._channel: _Channel | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._check: asyncio.TimerHandle | None = None
+        self._backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        #: Before the next try to connect, in seconds.
+        self._pause_s = 0.0
         self._unsent: list[tuple[Command, Landed]] = []
         self._scheduled = False
         self.pace = Pace()
@@ -181,7 +201,7 @@ class Pipe:
         self._scheduled = False
         channel = self._channel
         if channel is None:
-            if self._connecting is None and not self._closed:
+            if self._unsent and self._connecting is None and not self._closed:
                 self._connecting = asyncio.create_task(self._connect(), name="redis-connect")
             return
         if channel.waiting or not (self._unsent or channel.owing):
@@ -200,8 +220,11 @@ class Pipe:
     async def _connect(self) -> None:
         connection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         try:
+            if self._pause_s:
+                await asyncio.sleep(self._pause_s)
             await connection.connect()
         except (RedisError, OSError, TimeoutError) as error:
+            self._pause_s = self._backoff.next_s()
             self._refuse(str(error) or type(error).__name__)
         else:
             self._channel = _Channel(connection, self._flush, self._lost)
@@ -217,10 +240,18 @@ class Pipe:
         loop = asyncio.get_running_loop()
         if self._channel.waiting and loop.time() - self._channel.heard_s > self._answer_s:
             self._channel.fail(f"silent for {self._answer_s:g} s")
+        elif self._channel.deposed is not None and self._channel.deposed():
+            self._channel.fail("the master is another server now")
         else:
             self._check = loop.call_later(_CHECK_S, self._look)
 
     def _lost(self, why: str) -> None:
+        channel = self._channel
+        if channel is not None and asyncio.get_running_loop().time() - channel.since_s > _GOOD_S:
+            self._backoff.reset()
+            self._pause_s = 0.0
+        else:
+            self._pause_s = self._backoff.next_s()
         self._channel = None
         if self._check is not None:
             self._check.cancel()

@@ -454,11 +454,16 @@ def cancel(call_id: str, runner_id: str) -> Step:
 
 
 _END = Script(
-    shared=("stream finished events complete grants", ""),
+    shared=("stream finished events complete grants", "has_run"),
     own=("reply_to parcel", "entry_id reply record told kind grant"),
     frees=True,
     first="""
 local parcels, ids, freed = {}, {}, {}
+local function park(reply_to, reply)
+  local late = reply_to .. ':late'
+  redis.call('XADD', late, '*', 'm', reply)
+  if redis.call('XLEN', late) == 1 then redis.call('PEXPIRE', late, 60000) end
+end
 local function freed_again(kind, grant)
   if not ids[kind] then ids[kind] = redis.call('HGET', grants, kind .. ':id') or '' end
   if ids[kind] ~= grant then return false end
@@ -468,11 +473,14 @@ end
 """,
     each="""
 if grant == '' and told ~= '' then redis.call('XADD', events, '*', 'm', told) end
-if entry_id ~= '' and redis.call('XDEL', stream, entry_id) == 0 then return 0 end
+local owned = entry_id == '' or redis.call('XDEL', stream, entry_id) == 1
+if reply ~= '' and (owned or has_run == '1') then
+  if not redis.call('XADD', reply_to, 'NOMKSTREAM', '*', 'm', reply) then park(reply_to, reply) end
+end
+if not owned then return 0 end
 if grant ~= '' and not (kind ~= '' and freed_again(kind, grant)) then
   redis.call('XADD', events, '*', 'm', told)
 end
-if reply ~= '' then redis.call('XADD', reply_to, 'NOMKSTREAM', '*', 'm', reply) end
 redis.call('XADD', finished, '*', 'm', record)
 parcels[#parcels + 1] = parcel
 return 1
@@ -538,14 +546,17 @@ def end(
     told: messages.ExecutionFinished | messages.PlaceKept | None = None,
     place: Place | None = None,
     once: str = "",
+    has_run: bool = False,
 ) -> Command:
     """Whoever owns a call's entry: end the call, with its reply (if one waits) and its record.
 
     `told` is told to the scheduler in the same step, whoever owns the entry. If the call came by a
     grant, only by who owns it, and not if its place is free for the next call again. Returns 1; or
-    0, with nothing else done, if the entry was no longer there: somebody else owns it. A reply
-    stream that has expired is not made again: its api replica is gone. `once` is the head's: what
-    its claim keeps is written in the same step; such a call comes by no grant.
+    0, with nothing else done, if the entry was no longer there: somebody else owns it, or it is
+    lost. Of a call that `has_run` the reply is sent even so: nobody else may have one. A reply
+    stream that has expired is not made again, as its api replica is gone; should it only be lost,
+    its replica finds what came meanwhile when it makes it anew (`keep_reply_stream`). `once` is the
+    head's: what its claim keeps is written in the same step; such a call comes by no grant.
     """
     sent = messages.encode(reply) if reply and reply_to else b""
     said = messages.encode(told) if told else b""
@@ -558,7 +569,7 @@ def end(
         return ("EVAL", _END_ONCE, len(claimed), *claimed, *own)
     kind, grant = (place.kind, place.grant) if place else ("", "")
     rest = (entry_id, sent, messages.encode(record), said, kind, grant)
-    return Step(_END, ((*names, keys.GRANTS), ()), (own_keys, rest))
+    return Step(_END, ((*names, keys.GRANTS), (int(has_run),)), (own_keys, rest))
 
 
 def _never_ran(record: messages.Record) -> bool:
@@ -742,7 +753,7 @@ def redrive(
     return ("EVAL", _REDRIVE, len(names), *names, *rest)
 
 
-def reply_part(reply_to: str, part: messages.StreamHead | messages.StreamChunk) -> Command:
+def reply_part(reply_to: str, part: messages.ReplyPart) -> Command:
     """runner: send a part of a streamed answer; a stream that has expired is not made again."""
     return ("XADD", keys.reply(reply_to), "NOMKSTREAM", "*", "m", messages.encode(part))
 
@@ -756,8 +767,11 @@ def more(runner_id: str, more: messages.More) -> Command:
 _KEEP_REPLY_STREAM = """
 local made = 0
 if redis.call('EXISTS', KEYS[1]) == 0 then
-  redis.call('XADD', KEYS[1], '*', 'm', '')
-  redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)
+  if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[1])
+  else
+    redis.call('XADD', KEYS[1], '*', 'm', '')
+    redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)
+  end
   made = 1
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
@@ -768,9 +782,11 @@ return made
 def keep_reply_stream(api_id: str, ttl_ms: int) -> Command:
     """api: make its reply stream, or keep it for another `ttl_ms`. Returns 1 if it was not there.
 
-    Replies go only into a stream that exists, so those of a dead replica go nowhere.
+    Replies go only into a stream that exists, so those of a dead replica are gone soon. Those that
+    came while it was not there are in it then.
     """
-    return ("EVAL", _KEEP_REPLY_STREAM, 1, keys.reply(api_id), ttl_ms)
+    names = (keys.reply(api_id), keys.late(api_id))
+    return ("EVAL", _KEEP_REPLY_STREAM, len(names), *names, ttl_ms)
 
 
 _RESERVE_TASK = """

@@ -4,7 +4,7 @@ Knows nothing of what the entries mean.
 """
 
 import asyncio
-import random
+import contextlib
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
@@ -13,13 +13,14 @@ import redis.asyncio as redis_asyncio
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
-from shared import keys
+from shared import backoff, clock, keys, masters, tasks, urls
 from shared.errors import Unavailable
 from shared.pace import Crowd, Pace, nobody
 from shared.pipe import Pipe
 from shared.scripts import Command
 
 Redis = redis_asyncio.Redis
+Backoff = backoff.Backoff
 #: One stream entry: its id and its fields.
 Entry = tuple[bytes, dict[bytes, bytes]]
 
@@ -32,18 +33,42 @@ WRITE_TIMEOUT_S = 5.0
 #: How long entries that come fast are gathered before they are read, in seconds.
 GATHER_S = 0.001
 ASIDE_MAX_ENTRIES = 10_000
+#: How often Redis is asked for the time, and a difference that is worth a line, in seconds.
+TIME_EVERY_S, TIME_TOLD_S = 2.0, 1.0
 
 
 def connect(url: str) -> Redis:
     """Return a client for `MQ_URL` (see `urls.check_redis`); connects at first use."""
-    return redis_asyncio.Redis.from_url(
-        url,
-        protocol=2,  # XREAD answers a list of streams, not a map with another nesting
-        socket_connect_timeout=2.0,
-        socket_timeout=BLOCK_MS / 1000 + WRITE_TIMEOUT_S,
-        health_check_interval=30,
-        max_connections=64,
-        driver_info=None,  # each connection would look its version up in files, in the event loop
+    options: dict[str, Any] = {
+        "protocol": 2,  # XREAD answers a list of streams, not a map with another nesting
+        "socket_connect_timeout": 2.0,
+        "socket_timeout": BLOCK_MS / 1000 + WRITE_TIMEOUT_S,
+        "health_check_interval": 30,
+        "max_connections": 64,
+        "driver_info": None,  # each connection would look its version up in files, in the loop
+    }
+    if urls.is_sentinel(url):
+        return Redis.from_pool(_to_master(urls.parse_sentinels(url), options))
+    redis = Redis.from_url(url, **options)
+    pool = redis.connection_pool
+    pool.connection_class = _LEAVING.get(pool.connection_class, pool.connection_class)
+    return redis
+
+
+_LEAVING: dict[type, Any] = {
+    redis_asyncio.Connection: masters.Leaving,
+    redis_asyncio.SSLConnection: masters.LeavingTls,
+}
+
+
+def _to_master(where: urls.Sentinels, options: dict[str, Any]) -> redis_asyncio.ConnectionPool:
+    return redis_asyncio.ConnectionPool(
+        connection_class=masters.MasterConnection,
+        masters=masters.Masters(where),
+        db=where.db,
+        username=where.username or None,
+        password=where.password or None,
+        **options,
     )
 
 
@@ -61,12 +86,14 @@ class Outbox:
         #: See `Pipe.send` and `Pipe.post`.
         self.send = self._pipe.send
         self.post = self._pipe.post
+        self._timing: asyncio.Task[None] | None = None
 
     def follow(self, crowd: Crowd) -> None:
         """While many calls are under way, wait a moment for more before each write."""
         self._pipe.pace.crowd = crowd
 
     async def __aenter__(self) -> Self:
+        self._timing = asyncio.create_task(self._keep_time(), name="time")
         return self
 
     async def __aexit__(
@@ -75,25 +102,21 @@ class Outbox:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._timing is not None:
+            await tasks.end(self._timing)
         await self._pipe.close()
 
-
-class Backoff:
-    """Waiting times that grow after each failure, with jitter, and start anew after a success."""
-
-    def __init__(self, first_s: float = 0.1, longest_s: float = 2.0) -> None:
-        """Wait about `first_s` seconds at first, doubling up to `longest_s`."""
-        self._first_s, self._longest_s = first_s, longest_s
-        self._next_s = first_s
-
-    def reset(self) -> None:
-        """Start anew: it worked."""
-        self._next_s = self._first_s
-
-    async def wait(self) -> None:
-        """Wait before the next try."""
-        await asyncio.sleep(self._next_s * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
-        self._next_s = min(self._next_s * 2, self._longest_s)
+    async def _keep_time(self) -> None:
+        """Follow Redis' time, for ever: all services do."""
+        while True:
+            asked_s = clock.monotonic_s()
+            with contextlib.suppress(Unavailable, ResponseError):
+                seconds, micros = await self.send(("TIME",))
+                server_s = int(seconds) + int(micros) / 1e6
+                changed_s = clock.follow(server_s, asked_s, clock.monotonic_s())
+                if abs(changed_s) > TIME_TOLD_S:
+                    log.warning("clock_differs", from_redis_s=round(changed_s, 3))
+            await asyncio.sleep(TIME_EVERY_S)
 
 
 async def make_group(redis: Redis, stream: str, group: str) -> None:
@@ -186,20 +209,22 @@ async def read_group(
     batch may have been lost on its way. `crowd`: see `Tail`.
     """
     backoff = Backoff()
-    gap = False
+    gap = missing = False
     async with Tail(redis, crowd) as tail:
         while True:
             try:
+                if missing:
+                    await make_group(redis, stream, group)
+                    missing = False
                 if gap and own:
-                    yield await _whole(redis, stream)
+                    yield await _whole(redis, stream, group)
                 gap = False
                 batch = await tail.read_new(stream, group, consumer, count=count, noack=own)
-            except ResponseError as error:
-                if not str(error).startswith("NOGROUP"):
-                    raise
-                await make_group(redis, stream, group)
-                continue
             except (Unavailable, RedisError, OSError) as error:
+                if _is_missing(error) and not missing:
+                    log.warning("group_made", stream=stream, group=group)
+                    missing = True
+                    continue
                 log.warning("redis_unavailable", stream=stream, error=str(error))
                 gap = True
                 await backoff.wait()
@@ -208,8 +233,20 @@ async def read_group(
             yield batch
 
 
-async def _whole(redis: Redis, stream: str) -> list[Entry]:
+def _is_missing(error: Exception) -> bool:
+    """Say whether an error means that the stream or its group is not there."""
+    text = str(error)
+    return text.startswith("NOGROUP") or "requires the key to exist" in text
+
+
+async def _whole(redis: Redis, stream: str, group: str) -> list[Entry]:
+    """Return all entries; from now on they count as delivered.
+
+    Else a call that is started now could be taken for one that its runner has not read.
+    """
     found: Any = await redis.xrange(stream)
+    if found:
+        await redis.xgroup_setid(stream, group, found[-1][0])
     return list(found)
 
 
@@ -225,6 +262,20 @@ def _entries(found: Any) -> dict[str, list[Entry]]:  # noqa: ANN401 (as Redis sa
 def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
     parts = iter(flat)
     return dict(zip(parts, parts, strict=True))
+
+
+def is_after(entry_id: bytes, other: bytes) -> bool:
+    """Say whether an entry's id comes after another's in a stream.
+
+    >>> is_after(b"10-2", b"9-3"), is_after(b"9-3", b"9-3")
+    (True, False)
+    """
+    return _parts(entry_id) > _parts(other)
+
+
+def _parts(entry_id: bytes) -> tuple[int, int]:
+    ms, _, counter = entry_id.partition(b"-")
+    return int(ms), int(counter)
 
 
 def set_aside(stream: str, entry: Entry, why: str) -> Command:

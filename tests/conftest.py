@@ -50,7 +50,8 @@ async def eventually(condition: Callable[[], Awaitable[object]], timeout_s: floa
         await asyncio.sleep(0.02)
 
 
-def _container_ip(container: DockerContainer) -> str:
+def container_ip(container: DockerContainer) -> str:
+    """Return the address of a container on its network, where this machine reaches it."""
     wrapped = container.get_wrapped_container()
     wrapped.reload()
     networks = wrapped.attrs["NetworkSettings"]["Networks"]
@@ -63,8 +64,8 @@ def redis_server() -> Iterator[str]:
     command = "redis-server --appendonly yes --protected-mode no"
     container = DockerContainer(REDIS_IMAGE).with_command(command)
     with container:
-        url = f"redis://{_container_ip(container)}:6379"
-        _wait_for(lambda: redis_sync.Redis.from_url(url).ping())
+        url = f"redis://{container_ip(container)}:6379"
+        wait_for(lambda: redis_sync.Redis.from_url(url).ping())
         yield url
 
 
@@ -101,8 +102,8 @@ def mysql_server() -> Iterator[MysqlServer]:
         .with_env("MYSQL_PASSWORD", "func-password")
     )
     with container:
-        server = MysqlServer(_container_ip(container), password)
-        _wait_for(lambda: asyncio.run(_answers(server)))
+        server = MysqlServer(container_ip(container), password)
+        wait_for(lambda: asyncio.run(_answers(server)))
         yield server
 
 
@@ -131,14 +132,17 @@ async def database(mysql_server: MysqlServer) -> AsyncIterator[str]:
     connection.close()
 
 
-def _wait_for(ready: Callable[[], object]) -> None:
+def wait_for(ready: Callable[[], object]) -> None:
     """Wait for a server to come up; its last error is the failure's."""
     until = clock.monotonic_s() + START_TIMEOUT_S
     while True:
+        over = clock.monotonic_s() > until
         try:
             if ready():
                 return
         except Exception:  # (whatever a starting server does)
-            if clock.monotonic_s() > until:
+            if over:
                 raise
+        if over:
+            pytest.fail(f"not ready within {START_TIMEOUT_S} s")
         time.sleep(0.1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fn import completing, inspecting, output, platform
+from fn import completing, output, platform
 from fn.commanding import LazyGroup, examples
 from fn.commands.apps import APP
 from fn.commands.calls import ago

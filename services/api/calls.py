@@ -39,7 +39,7 @@ class Calls:
         made_ms = ids.call_time_ms(call_id)
         if made_ms is None:
             raise NotFound("Call not found")
-        young = abs(clock.epoch_ms() - made_ms) < YOUNG_MS
+        young = abs(clock.wall_ms() - made_ms) < YOUNG_MS
         begun_s = clock.monotonic_s()
         pause_s = _FIRST_PAUSE_S
         while True:

@@ -18,7 +18,7 @@ from services.api.delays import Delay
 from services.api.settings import Settings
 from services.api.trimming import Trimming
 from services.api.waiters import AnswerStream, Overloaded, Overrun, Waiter, Waiters
-from shared import clock, keys, messages, scripts, streams
+from shared import clock, keys, logs, messages, scripts, streams
 from shared.errors import MillraceError, Unavailable, Undecodable
 from shared.metrics import UNDECODABLE
 
@@ -45,6 +45,7 @@ _FIRST_LOOK_S, _LONGEST_LOOK_S, _LOOKS_GROW = 0.02, 0.5, 1.5
 #: How often an app may change under one call before we give up.
 STALE_MAX = 5
 
+_message_lost = logs.Seldom("message_lost")
 _REPLY_PART: Any = messages.ReplyPart
 
 
@@ -71,8 +72,8 @@ class Performed(NamedTuple):
 
     #: A stream is to be given back with `Gateway.leave`.
     answer: messages.Reply | AnswerStream | idempotency.Replay | None
-    #: Epoch ms by which a caller has its answer, whole; 0: whenever.
-    answer_by_ms: int
+    #: Seconds within which a caller has its answer, whole; 0: however long it takes.
+    longest_s: float
 
 
 class _ClaimLimits(NamedTuple):
@@ -113,7 +114,10 @@ class Gateway:
         self._waiters = Waiters(settings.max_waiting)
         metrics.WAITING.set_function(lambda: len(self._waiters))
         outbox.follow(lambda: len(self._waiters))
-        self._positions = {keys.reply(api_id): "0-0"}
+        self._stream = keys.reply(api_id)
+        self._positions = {self._stream: "0-0"}
+        #: What was read up to here may come again.
+        self._read_before = b"0-0"
         self._trimming = Trimming()
         self._noticing = Delay(NOTICE_AFTER_S, self._notice)
         self._kept = self._ever_kept = False
@@ -150,7 +154,7 @@ class Gateway:
                     return await self._wished(call, parcel, found, wishes)
                 if call.mode == "sync":
                     answer = await self._run(call, parcel, found.version)
-                    return Performed(answer, call.deadline_ms + DEADLINE_SLACK_MS)
+                    return Performed(answer, _longest_s(call))
                 await self._accept(call, parcel, found.version)
                 return Performed(None, 0)
             except _Stale:
@@ -230,7 +234,7 @@ class Gateway:
             if call.mode == "async":
                 return Performed(None, 0)
             self._noticing.add((waiter, call))
-            return Performed(await waiter.answer, call.deadline_ms + DEADLINE_SLACK_MS)
+            return Performed(await waiter.answer, _longest_s(call))
         except Late:
             self._cancel(call.call_id, waiter.runner_id)
             raise
@@ -314,9 +318,9 @@ class Gateway:
         if waiter.answer.done():
             return
         self._post(keys.FINISHED, invocation.queued_record(call))
-        rest_ms = call.deadline_ms + DEADLINE_SLACK_MS - clock.epoch_ms()
         loop = asyncio.get_running_loop()
-        waiter.timer = loop.call_later(rest_ms / 1000, waiter.refuse, Late())
+        rest_s = _longest_s(call) - NOTICE_AFTER_S
+        waiter.timer = loop.call_later(rest_s, waiter.refuse, Late())
 
     async def _accept(self, call: messages.CallHead, parcel: messages.Parcel, version: str) -> None:
         """Enqueue an async call; return when it is safe there."""
@@ -358,6 +362,11 @@ class Gateway:
         if not stream.replied:
             self._cancel(stream.head.call_id, stream.head.runner_id)
 
+    def record_lost(self, call_id: str, found: Found, failed: messages.Failed) -> None:
+        """Record a call that nobody else can: Redis has lost it, and its caller was told."""
+        record = invocation.lost_record(call_id, found.plan, failed, clock.epoch_ms())
+        self._post(keys.FINISHED, record)
+
     def _cancel(self, call_id: str, runner_id: str) -> None:
         """Have a call stopped: by the scheduler, who may need to be told where it went."""
         self._outbox.post(scripts.cancel(call_id, runner_id), _log_loss)
@@ -378,10 +387,14 @@ class Gateway:
                     # A Redis that was restarted may lack what it last told a runner it had, and
                     # an answer must not lack its middle.
                     self._waiters.break_streams(error)
+                    self._start_anew()
                     self._look_now.set()
                     await backoff.wait()
                     continue
                 backoff.reset()
+                if not found and self._waiters:
+                    # Those who answer may find the stream lost; a read waits without an error.
+                    self._look_now.set()
                 for stream, entries in found.items():
                     for entry in entries:
                         self._take(stream, entry)
@@ -403,9 +416,17 @@ class Gateway:
             log.error("answer_overruns", call_id=part.call_id, error=error.message)  # noqa: TRY400
             self._cancel(part.call_id, self._waiters.runner_of(part.call_id))
             return
-        if not wanted and not isinstance(part, messages.StreamChunk):
-            metrics.LATE_REPLIES.inc()
-            log.info("reply_unwanted", call_id=part.call_id)
+        if wanted or isinstance(part, messages.StreamChunk):
+            return
+        if not streams.is_after(entry[0], self._read_before):
+            return  # read once more, after an outage
+        metrics.LATE_REPLIES.inc()
+        log.info("reply_unwanted", call_id=part.call_id)
+
+    def _start_anew(self) -> None:
+        """Read the stream from its beginning: at a new master, what is new may have smaller ids."""
+        self._read_before = self._positions[self._stream].encode()
+        self._positions[self._stream] = "0-0"
 
     def _read(self, entries: list[streams.Entry]) -> None:
         size_bytes = sum([len(value) for _, fields in entries for value in fields.values()])
@@ -440,7 +461,7 @@ class Gateway:
         self._kept = True
         if made:
             log.info("reply_stream_made", api_id=self._api_id)
-            self._positions[keys.reply(self._api_id)] = "0-0"
+            self._start_anew()
         if made and self._ever_kept:
             # What was in the lost stream never comes.
             self._waiters.break_streams(Unavailable("Redis has lost a part of the answer"))
@@ -451,6 +472,11 @@ class Gateway:
         return None if self._kept else "redis: no reply stream"
 
 
+def _longest_s(call: messages.CallHead) -> float:
+    """Return within how many seconds from its acceptance the caller has an answer."""
+    return (call.deadline_ms - call.accepted_ms + DEADLINE_SLACK_MS) / 1000
+
+
 def _log_loss(answer: object) -> None:
     if isinstance(answer, Exception):
-        log.warning("message_lost", error=str(answer))
+        _message_lost.warning(error=str(answer))

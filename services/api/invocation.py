@@ -14,7 +14,7 @@ import msgspec
 
 from services.api.plans import Plan
 from services.api.problems import TooLarge
-from shared import environment, messages
+from shared import environment, ids, messages
 
 #: Bytes that one character of UTF-8 takes at most.
 _UTF8_MAX = 4
@@ -146,6 +146,22 @@ def head(
         wait_until_ms=wait_until_ms,
         deadline_ms=wait_until_ms + plan.head.timeout_ms,
         reply_to=reply_to,
+    )
+
+
+def lost_record(call_id: str, plan: Plan, failed: messages.Failed, now_ms: int) -> messages.Record:
+    """Return the record of a sync call that was lost on its way."""
+    return messages.Record(
+        call_id=call_id,
+        status="error",
+        mode=plan.head.mode,
+        app=plan.head.app,
+        path=plan.head.path,
+        image=plan.head.image,
+        queued_ms=ids.call_time_ms(call_id) or now_ms,
+        finished_ms=now_ms,
+        code=failed.code,
+        message=failed.message,
     )
 
 

@@ -96,7 +96,7 @@ def _authorise(request: web.Request) -> None:
     if not key:
         return
     try:
-        tokens.verify(request.headers.get("Authorization"), key, clock.epoch_ms() / 1000)
+        tokens.verify(request.headers.get("Authorization"), key, clock.wall_ms() / 1000)
     except tokens.TokenRefused as error:
         log.info("token_refused", request_id=_id(request), why=str(error))
         raise problems.ManagementTokenRefused from error

@@ -60,7 +60,7 @@ class _Whole(web.StreamResponse):
     async def write_eof(self, data: bytes = b"") -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            head = _head(self._answer, clock.epoch_ms() // 1000)
+            head = _head(self._answer, clock.wall_ms() // 1000)
             await writer.write_eof(head + self._answer.body + data)
 
 

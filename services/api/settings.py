@@ -24,7 +24,8 @@ class Settings:
     )
     mq_url: str = setting(
         "redis://mq:6379",
-        "Redis, as redis://host:port/db or unix:///path/of/redis.sock.",
+        "Redis, as redis://host:port/db, unix:///path/of/redis.sock, or by its "
+        "[sentinels](operating.md#a-redis-that-fails-over).",
         check=urls.check_redis,
     )
     api_url: str = setting(

@@ -13,11 +13,13 @@ import structlog
 from redis.exceptions import ResponseError
 
 from services.runner import metrics
+from shared import logs
 from shared.errors import Unavailable
 from shared.scripts import Command, name
 from shared.streams import Backoff, Outbox
 
 log = structlog.get_logger()
+_waits = logs.Seldom("delivery_waits")
 
 #: Takes what Redis answered; None for a command that it refused as wrong.
 Answered = Callable[[Any], None]
@@ -57,7 +59,7 @@ class Delivery:
             return
         error = sent.exception()
         if isinstance(error, Unavailable):
-            log.warning("delivery_waits", command=name(command), error=error.message)
+            _waits.warning(command=name(command), error=error.message)
             late = asyncio.create_task(self._late_answer(command, answered), name="delivery")
             self._late.add(late)
             late.add_done_callback(self._late.discard)
@@ -80,7 +82,7 @@ class Delivery:
         try:
             return await self._outbox.send(command)
         except Unavailable as error:
-            log.warning("delivery_waits", command=name(command), error=error.message)
+            _waits.warning(command=name(command), error=error.message)
         except ResponseError as error:
             return _refused(command, error)
         return await self._until_sent(command)

@@ -7,12 +7,12 @@ also has a folder, named by the last part of its id.
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 from services.runner.engine import Found
-from shared import messages
 
-#: A runner whose last heartbeat is older is dead, in milliseconds.
-DEAD_AFTER_MS = 10_000
+#: A runner whose last heartbeat is older is dead, in seconds.
+DEAD_AFTER_S = 10.0
 #: Our own are left alone for so long: they may be on their way to being known, in seconds.
 _YOUNG_S = 120
 #: A living runner touches its folder far more often than this, in seconds.
@@ -20,16 +20,34 @@ _UNTOUCHED_S = 120
 _FOLDER_NAME = re.compile(r"[0-9a-f]{8}\Z")
 
 
-def alive(heartbeats: Iterable[messages.Heartbeat], now_ms: int, heard_since_ms: int) -> set[str]:
-    """Return the ids of the runners that may live, by their last heartbeats.
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A sign of life: what it was last, and since when we have seen it so, in monotonic seconds."""
 
-    `heard_since_ms` is when Redis last came back: before, others could not be heard either.
+    what: object
+    since_s: float
+
+
+def watched(
+    before: Mapping[str, Sign], signs: Mapping[str, object], now_s: float
+) -> dict[str, Sign]:
+    """Return what is known of signs of life, when these are seen now.
+
+    By our own watch: clocks of others may be wrong, and any may jump.
+
+    >>> first = watched({}, {"a": 1, "b": 1}, 10.0)
+    >>> {name: sign.since_s for name, sign in watched(first, {"a": 2, "b": 1}, 15.0).items()}
+    {'a': 15.0, 'b': 10.0}
     """
     return {
-        beat.runner_id
-        for beat in heartbeats
-        if now_ms - max(beat.sent_ms, heard_since_ms) < DEAD_AFTER_MS
+        name: before[name] if name in before and before[name].what == what else Sign(what, now_s)
+        for name, what in signs.items()
     }
+
+
+def alive(beats: Mapping[str, Sign], now_s: float) -> set[str]:
+    """Return the ids of the runners that may live, by when their last heartbeats changed."""
+    return {name for name, sign in beats.items() if now_s - sign.since_s < DEAD_AFTER_S}
 
 
 def leftovers(
@@ -73,17 +91,18 @@ def folder_name(runner_id: str) -> str:
     return runner_id.rpartition("-")[2]
 
 
-def stale_folders(touched_s: Mapping[str, float], now_s: float) -> list[str]:
-    """Return the folders whose runners are gone, by when each was last touched (epoch seconds).
+def stale_folders(touched: Mapping[str, Sign], now_s: float) -> list[str]:
+    """Return the folders whose runners are gone, by when the time of each last changed.
 
     Heartbeats would not do: a runner has a folder before it first beats, one whom Redis does not
     hear lives on, and platforms may share a folder. What is named otherwise is somebody else's.
 
-    >>> stale_folders({"0123abcd": 0.0, "4567cdef": 199.0, "photos": 0.0}, now_s=200.0)
+    >>> old, young = Sign(1.0, 0.0), Sign(2.0, 199.0)
+    >>> stale_folders({"0123abcd": old, "4567cdef": young, "photos": old}, now_s=200.0)
     ['0123abcd']
     """
     return [
         name
-        for name, last_s in touched_s.items()
-        if _FOLDER_NAME.match(name) and now_s - last_s > _UNTOUCHED_S
+        for name, sign in touched.items()
+        if _FOLDER_NAME.match(name) and now_s - sign.since_s > _UNTOUCHED_S
     ]

@@ -242,7 +242,8 @@ class Runner:
     def _run(self, command: state.RunCall) -> None:
         head = command.head
         ends_ms = environment.ends_at_ms(clock.epoch_ms(), head.timeout_ms, head.deadline_ms)
-        job = runs.Job(head, command.parcel, self._asked_s[head.call_id], ends_ms)
+        told_ms = clock.as_wall_ms(ends_ms)
+        job = runs.Job(head, command.parcel, self._asked_s[head.call_id], told_ms)
         sink = Sink(self._id, head, self._world.outbox, self._ended, self._refused)
         self._sandboxes[command.sandbox_id].run(job, sink)
 
@@ -291,6 +292,7 @@ class Runner:
                 told=told,
                 place=place,
                 once=head.once,
+                has_run=True,
             )
         self._ending.add(command.entry_id)
         self._delivery.post(ending, partial(self._told, command))

@@ -21,7 +21,8 @@ class Settings:
     port: int = setting(8082, "Where /healthz, /readyz and /metrics are served.", check=at_least(0))
     mq_url: str = setting(
         "redis://127.0.0.1:6379",
-        "Redis, which carries the calls; also as unix:///path/of/redis.sock.",
+        "Redis, which carries the calls; also as unix:///path/of/redis.sock, or by its "
+        "[sentinels](operating.md#a-redis-that-fails-over).",
         check=urls.check_redis,
     )
     log_level: str = log_level()

@@ -46,18 +46,31 @@ class Upkeep:
         self._id, self._settings, self._world, self._info = runner_id, settings, world, info
         self._runner = runner
         self._folders = Path(settings.runner_folder)
-        #: Since when Redis has answered each time, in epoch milliseconds; None: it has not.
-        self._heard_since_ms: int | None = 0
+        #: Signs of life of all runners, and of all runners' folders.
+        self._beats: dict[str, janitor.Sign] = {}
+        self._touched: dict[str, janitor.Sign] = {}
         self._image_names: tuple[str, ...] = ()
 
     async def arrive(self) -> None:
         """Be known to the scheduler, and remove leftovers, before anything is taken."""
-        await streams.make_group(self._world.redis, keys.runner(self._id), keys.RUNNER_GROUP)
+        await self._make_stream()
         names = await self._world.engine.image_names()
         self._image_names = heartbeat.route_names(names)
         await self._beat()
         await self._sweep()
         metrics.ABLE.set(1)
+
+    async def _make_stream(self) -> None:
+        backoff = streams.Backoff()
+        while True:
+            try:
+                stream = keys.runner(self._id)
+                await streams.make_group(self._world.redis, stream, keys.RUNNER_GROUP)
+            except (RedisError, OSError) as error:
+                log.warning("waiting_for_redis", error=str(error))
+                await backoff.wait()
+            else:
+                return
 
     async def beat(self) -> None:
         """Send heartbeats, each second and when something in them changes, for ever."""
@@ -181,24 +194,23 @@ class Upkeep:
         try:
             raw: Any = await self._world.redis.hgetall(keys.RUNNERS)
             found = await self._world.engine.labelled(self._settings.platform_name)
-            now_ms = clock.epoch_ms()
-            if self._heard_since_ms is None:
-                self._heard_since_ms = now_ms
-            living = janitor.alive(_heartbeats(raw), now_ms, self._heard_since_ms)
+            now_s = clock.monotonic_s()
+            self._beats = janitor.watched(self._beats, _heartbeats(raw), now_s)
+            living = janitor.alive(self._beats, now_s)
             removed = janitor.leftovers(
                 found,
                 own_id=self._id,
                 living=living,
                 sandboxes=self._runner.state.pool.ids(),
                 namespaces=self._world.holders.known(),
-                now_s=now_ms / 1000,
+                now_s=clock.wall_ms() / 1000,
             )
             for container_id in removed:
                 log.warning("leftover_removed", container=container_id)
                 await self._world.engine.remove(container_id)
                 metrics.LEFTOVERS.inc()
         except (RedisError, OSError) as error:
-            self._heard_since_ms = None
+            self._beats.clear()  # others could not be heard either
             log.warning("sweep_failed", error=str(error))
         except engine.EngineError as error:
             log.warning("sweep_failed", error=str(error))
@@ -212,7 +224,9 @@ class Upkeep:
         except OSError as error:
             log.warning("folders_unswept", error=str(error))
             return
-        for name in janitor.stale_folders(touched_s, clock.epoch_ms() / 1000):
+        now_s = clock.monotonic_s()
+        self._touched = janitor.watched(self._touched, touched_s, now_s)
+        for name in janitor.stale_folders(self._touched, now_s):
             log.warning("leftover_removed", folder=name)
             shutil.rmtree(self._folders / name, ignore_errors=True)
 
@@ -228,12 +242,14 @@ def _wanted(raw: dict[bytes, bytes]) -> tuple[Kind, ...]:
     return tuple(kinds)
 
 
-def _heartbeats(raw: dict[bytes, bytes]) -> list[messages.Heartbeat]:
-    """Return the heartbeats in the hash of runners; one that cannot be read is nobody's."""
-    beats: list[messages.Heartbeat] = []
+def _heartbeats(raw: dict[bytes, bytes]) -> dict[str, int]:
+    """Return when each runner beat last, by its own clock; what cannot be read is nobody's."""
+    beats: dict[str, int] = {}
     for value in raw.values():
         try:
-            beats.append(messages.decode(value, messages.Heartbeat))
+            beat = messages.decode(value, messages.Heartbeat)
         except Undecodable:
             UNDECODABLE.labels(keys.RUNNERS).inc()
+        else:
+            beats[beat.runner_id] = beat.sent_ms
     return beats

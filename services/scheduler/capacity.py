@@ -135,7 +135,7 @@ class Capacity:
         """Let another call hold what this one holds."""
         runner = self.fleet[held.runner_id]
         self.take(held)
-        named = msgspec.structs.replace(held, call_id=call_id, entry_id=b"")
+        named = msgspec.structs.replace(held, call_id=call_id, entry_id=b"", head=None)
         self._count_in(named, runner, self.ledger.recover(named))
 
     def check(self) -> None:
@@ -180,5 +180,6 @@ def _reservation(call: Waiting, runner: Runner, entry_id: bytes) -> Reservation:
         entry_id,
         head.sandbox_key,
         call.group,
+        head if head.reply_to else None,
         head.mode == "sync",
     )

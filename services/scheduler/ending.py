@@ -4,6 +4,15 @@ from shared import messages, retrying, scripts
 from shared.messages import CallHead, Status
 
 
+def lost(head: CallHead) -> scripts.Command:
+    """Return the command that tells a sync call's caller that the call is lost.
+
+    What is recorded of it is for its api replica to say: only that knows whether somebody waits.
+    """
+    failed = messages.Failed("call_lost", "Redis has lost this call; it may have run")
+    return scripts.reply_part(head.reply_to, messages.Reply(head.call_id, failed))
+
+
 def ended(
     stream: str,
     entry_id: bytes,

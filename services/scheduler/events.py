@@ -157,6 +157,12 @@ class CancelWaiting(_Command, frozen=True):
     call: Waiting
 
 
+class TellLost(_Command, frozen=True):
+    """Tell a sync call's caller that the call is in Redis no more, and nobody will answer it."""
+
+    head: messages.CallHead
+
+
 class ForwardCancel(_Command, frozen=True):
     """Tell a runner that the caller of one of its calls has left."""
 
@@ -215,6 +221,7 @@ Command = (
     AssignCall
     | RefuseCall
     | CancelWaiting
+    | TellLost
     | ForwardCancel
     | ReclaimRunner
     | AuditRunner

@@ -24,6 +24,8 @@ from services.scheduler.ledger import Reservation
 
 #: A kind of sandbox whose calls end more often than this has a grant, in seconds.
 OFTEN_S = 0.05
+#: After so many sweeps a grant makes way for a new one.
+SWEEPS_MAX = 30
 
 
 class Grant(msgspec.Struct):
@@ -36,6 +38,13 @@ class Grant(msgspec.Struct):
     places: list[str] = []
     #: Whether the next call may take a place that is free. One that is not is waited out.
     is_open: bool = True
+    #: How often its free places have been taken back.
+    sweeps: int = 0
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it is to be closed, so that places in use by nobody are found."""
+        return self.sweeps > SWEEPS_MAX
 
 
 class Grants:
@@ -119,6 +128,8 @@ class Grants:
     def sweep(self) -> list[Grant]:
         """Forget when calls ended; return what is open. To be called about each second."""
         self._ended_s.clear()
+        for grant in self._open.values():
+            grant.sweeps += 1
         return self.open()
 
     def out_of_sight(self, runner_id: str) -> int:

@@ -1,7 +1,8 @@
 """Which scheduler is the active one? A key in Redis that expires unless its owner renews it.
 
 The lease keeps two schedulers from deciding at once; that nothing of an earlier reign is performed
-in a later one is ensured in Redis, by the reign's number (`scripts.assign`).
+in a later one is ensured in Redis, by the reign's number (`scripts.assign`). All this works in a
+Redis out of memory, too: only by scheduling does it ever become less full.
 """
 
 from shared import clock, keys
@@ -13,6 +14,16 @@ RENEW_S = 1.0
 #: How often a standby tries, in seconds.
 TRY_S = 0.25
 
+_ACQUIRE = """#!lua flags=allow-oom
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+_BEGIN = """#!lua flags=allow-oom
+redis.call('DEL', KEYS[2])
+return redis.call('INCR', KEYS[1])
+"""
 _RENEW = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -20,10 +31,6 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 _RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
-"""
-_BEGIN_REIGN = """
-redis.call('DEL', KEYS[2])
-return redis.call('INCR', KEYS[1])
 """
 
 
@@ -52,9 +59,7 @@ class Lease:
     async def acquire(self) -> bool:
         """Try to get the lease, or to go on with it; says whether that worked."""
         asked_s = clock.monotonic_s()
-        got = await self._redis.set(keys.LEASE, self._owner, nx=True, px=LEASE_MS)
-        if not got:
-            got = await self._redis.eval(_RENEW, 1, keys.LEASE, self._owner, LEASE_MS)
+        got = await self._redis.eval(_ACQUIRE, 1, keys.LEASE, self._owner, LEASE_MS)
         self._until_s = asked_s + LEASE_MS / 1000 if got else 0.0
         return bool(got)
 
@@ -68,7 +73,7 @@ class Lease:
 
     async def begin_reign(self) -> int:
         """Return the number of a new reign, greater than any before; no grant is left."""
-        return int(await self._redis.eval(_BEGIN_REIGN, 2, keys.EPOCH, keys.GRANTS))
+        return int(await self._redis.eval(_BEGIN, 2, keys.EPOCH, keys.GRANTS))
 
     async def release(self) -> None:
         """Let a standby take over at once, if the lease is still ours."""

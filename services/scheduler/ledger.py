@@ -89,6 +89,8 @@ class Reservation(msgspec.Struct, frozen=True):
     entry_id: bytes = b""
     sandbox_key: str = ""
     group: Group | None = None
+    #: Of a sync call, what telling its caller needs.
+    head: messages.CallHead | None = None
     #: Whether its place may be left to the next call like it.
     sync: bool = False
 

@@ -19,6 +19,7 @@ REFUSALS = Counter("millrace_refusals_total", "Calls ended by the scheduler.", [
 RECLAIMED = Counter(
     "millrace_reclaimed_calls_total", "Calls taken back from lost or leaving runners.", ["how"]
 )
+LOST = Counter("millrace_lost_calls_total", "Sync calls that were in Redis no more.")
 DECISION_SECONDS = Histogram(
     "millrace_decision_seconds",
     "Time one batch of events took to decide.",

@@ -16,6 +16,8 @@ from shared.streams import Entry, Outbox, Redis
 log = structlog.get_logger()
 
 PAGE = 200
+#: Kinds of entries that mean nothing once their runner is gone.
+_PASSING = (b"cancel", b"more")
 
 
 class Reclaimer:
@@ -38,7 +40,7 @@ class Reclaimer:
     async def _take_back(self, runner_id: str, entry: Entry) -> None:
         entry_id, fields = entry
         stream = keys.runner(runner_id)
-        if fields.get(b"k") == b"cancel":
+        if fields.get(b"k") in _PASSING:
             await self._outbox.send(("XDEL", stream, entry_id))
             return
         head = self._intake.head(stream, entry)

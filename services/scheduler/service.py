@@ -85,6 +85,7 @@ class Reign:
             events.AssignCall: self._assign,
             events.RefuseCall: self._refuse,
             events.CancelWaiting: self._cancel,
+            events.TellLost: self._tell_lost,
             events.ForwardCancel: self._forward_cancel,
             events.ReclaimRunner: self._reclaim,
             events.AuditRunner: self._audit,
@@ -293,6 +294,12 @@ class Reign:
     def _cancel(self, command: events.CancelWaiting) -> None:
         self._end(command.call, None)
         log.info("call_cancelled", call_id=command.call.head.call_id)
+
+    def _tell_lost(self, command: events.TellLost) -> None:
+        head = command.head
+        metrics.LOST.inc()
+        self._send(ending.lost(head))
+        log.error("call_lost", call_id=head.call_id, app=head.app)
 
     def _end(self, call: Waiting, failed: messages.Failed | None) -> None:
         metrics.REFUSALS.labels(failed.code if failed else "cancelled").inc()

@@ -12,7 +12,8 @@ class Settings:
 
     mq_url: str = setting(
         "redis://127.0.0.1:6379/0",
-        "Redis, as redis://host:port/db or unix:///path/of/redis.sock.",
+        "Redis, as redis://host:port/db, unix:///path/of/redis.sock, or by its "
+        "[sentinels](operating.md#a-redis-that-fails-over).",
         check=urls.check_redis,
     )
     port: int = setting(8081, "Port of /healthz, /readyz and /metrics.", check=at_least(0))

@@ -35,7 +35,7 @@ LEFT_MAX = 10_000
 REPORT_AFTER_MS = 1000
 REPORT_EVERY_S = 10.0
 #: A runner that says it holds fewer calls than the ledger has is audited so often, in seconds.
-AUDIT_EVERY_S = 10.0
+AUDIT_EVERY_S = 5.0
 #: Places that are free are taken back so often, in seconds.
 SWEEP_S = 1.0
 
@@ -163,13 +163,23 @@ class State:
     def _runner_audited(self, event: events.RunnerAudited) -> None:
         """Release what was missing in two audits: its `ExecutionFinished` never reached us.
 
-        Once is not enough: a call leaves the runner's stream before its container is gone.
+        Once is not enough: a call leaves the runner's stream before its container is gone. Nor do
+        we know whether it has ended or was lost, with the stream or by a fail-over: a caller who
+        has had an answer is not there to hear of it.
         """
         last_s, suspects = self._audits.get(event.runner_id, (self._now.s, frozenset()))
         missing = event.missing.union(self.grants.absent(event.runner_id, event.granted))
         self._audits[event.runner_id] = (last_s, missing)
         for call_id in sorted(suspects & missing):
-            self._release(call_id, event.runner_id)
+            held = self.ledger.get(call_id)
+            if held is not None and held.runner_id == event.runner_id:
+                if call_id not in self.grants:
+                    self._tell_lost(held)
+                self._take_back(held)
+
+    def _tell_lost(self, held: Reservation) -> None:
+        if held.head is not None and held.call_id not in self._left:
+            self._commands.append(events.TellLost(held.head))
 
     def _runner_gone(self, event: messages.RunnerGone) -> None:
         if self.fleet.get(event.runner_id) is not None:
@@ -308,6 +318,9 @@ class State:
             self.backlog.put_back(event.call)
         elif event.why == b"lost":
             self._commands.append(events.CancelWaiting(event.call))
+        elif held is not None:
+            # No outside worker takes a sync call: it is nobody's, its stream has been emptied.
+            self._tell_lost(held)
         self._release(call_id, event.runner_id)
 
     # -- placing
@@ -437,7 +450,7 @@ class State:
         """Take back what is free just now; end what is empty, or at a runner that takes nothing."""
         for grant in self.grants.sweep():
             runner = self.fleet.get(grant.runner_id)
-            if not grant.places or runner is None or not runner.usable:
+            if not grant.places or grant.is_old or runner is None or not runner.usable:
                 self._close_grants([grant])
             else:
                 self._commands.append(events.RecallGrant(grant.grant_id, grant.kind, close=False))

@@ -51,6 +51,8 @@ class Service:
     log: Path
     port: int
     process: "subprocess.Popen[bytes] | None" = None
+    #: What Python runs, if it is not the service's module itself.
+    arguments: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -61,7 +63,7 @@ class Service:
         """Start the process; does not wait until it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", f"services.{self.role}"],
+                [sys.executable, *(self.arguments or ["-m", f"services.{self.role}"])],
                 cwd=ROOT,
                 env=self.env,
                 stdin=subprocess.DEVNULL,

@@ -24,11 +24,13 @@ FINISHED = 300
 TELL = 'exec wget -q -O- "http://$WORLD/$CALL_ID"'
 
 
-async def all_recorded(client: Client, app: str, status: str, count: int) -> list[dict[str, Any]]:
-    """Wait until an app has so many records of a status; return them."""
+async def all_recorded(
+    client: Client, app: str, status: str, count: int, **query: str
+) -> list[dict[str, Any]]:
+    """Wait until an app has so many records of a status (and a path); return them."""
 
     async def enough() -> list[dict[str, Any]] | None:
-        found = await client.calls(app, status=status, limit="1000")
+        found = await client.calls(app, status=status, limit="1000", **query)
         return found if len(found) >= count else None
 
     found = await eventually(enough, 120)

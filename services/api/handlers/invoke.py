@@ -96,7 +96,7 @@ class _Visit:
     def _verify(self, found: Found) -> None:
         if found.route.jwt_key:
             given = self._request.headers.get("Authorization")
-            tokens.verify(given, found.route.jwt_key, clock.epoch_ms() / 1000)
+            tokens.verify(given, found.route.jwt_key, clock.wall_ms() / 1000)
 
 
 def _caller(request: web.Request, body: bytes) -> invocation.Caller:
@@ -184,7 +184,7 @@ async def _performed(request: web.Request, visit: _Visit) -> web.StreamResponse:
     performed = await means.gateway.call(visit.call_id, found, caller, visit.find, wishes)
     match performed.answer:
         case messages.Reply() as reply:
-            whole = _whole(reply, visit, clock.monotonic_s() - begun_s)
+            whole = _whole(reply, visit, found, clock.monotonic_s() - begun_s)
             return sending.whole(request, whole)
         case None:
             metrics.CALLS.add("async", "ok")
@@ -192,7 +192,7 @@ async def _performed(request: web.Request, visit: _Visit) -> web.StreamResponse:
         case idempotency.Replay() as replay:
             return sending.whole(request, _replayed(replay, visit))
         case stream:
-            return await _in_parts(request, stream, performed.answer_by_ms, visit, begun_s)
+            return await _in_parts(request, stream, performed.longest_s, visit, begun_s)
 
 
 def _wishes(request: web.Request, visit: _Visit, caller: invocation.Caller) -> Wishes | None:
@@ -225,8 +225,11 @@ def _replayed(replay: idempotency.Replay, visit: _Visit) -> answers.Answer:
     return answer._replace(headers=[*answer.headers, idempotency.REPLAYED])
 
 
-def _whole(reply: messages.Reply, visit: _Visit, total_s: float) -> answers.Answer:
+def _whole(reply: messages.Reply, visit: _Visit, found: Found, total_s: float) -> answers.Answer:
     metrics.CALL_SECONDS.observe(total_s)
+    outcome = reply.outcome
+    if isinstance(outcome, messages.Failed) and outcome.code == "call_lost":
+        visit.means.gateway.record_lost(visit.call_id, found, outcome)
     return _told(reply, visit, total_s * 1000)
 
 
@@ -255,7 +258,7 @@ def _failed(failure: messages.Failed, visit: _Visit, timing: str = "") -> answer
 async def _in_parts(
     request: web.Request,
     stream: AnswerStream,
-    answer_by_ms: int,
+    longest_s: float,
     visit: _Visit,
     begun_s: float,
 ) -> web.StreamResponse:
@@ -270,7 +273,7 @@ async def _in_parts(
             answers.begun(visit.call_id, head, visit.route, total_ms),
             stream,
             took=partial(gateway.took, stream),
-            rest_s=(answer_by_ms - clock.epoch_ms()) / 1000,
+            rest_s=longest_s - (clock.monotonic_s() - begun_s),
         )
         _count(sent.code)
         return sent.response

@@ -13,7 +13,7 @@ import jwt
 import pytest
 from yarl import URL
 
-from shared import clock, ids, keys, messages, streams
+from shared import clock, ids, keys, messages, scripts, streams
 from tests.conftest import eventually
 from tests.integration.api.invoking import Api, EchoRunner, serving
 
@@ -264,6 +264,61 @@ async def test_a_reply_stream_that_was_lost_is_made_anew(
     await eventually(there, 15)
     async with api.ask("POST", path, data=b"2") as response:
         assert await response.read() == b"2"
+
+
+async def test_a_reply_that_finds_its_stream_lost_arrives_all_the_same(
+    api: Api, redis: streams.Redis, runner: EchoRunner
+) -> None:
+    path = await api.make()
+    async with api.ask("POST", path, data=b"1") as response:
+        assert await response.read() == b"1"
+    stream = keys.reply(runner.seen[0][0].reply_to)
+    runner.working.clear()
+    asked = asyncio.create_task(_body(api, path, b"2"))
+
+    async def waits() -> bool:
+        return bool(await redis.xlen(keys.CALLS_SYNC))
+
+    await eventually(waits)
+    await redis.delete(stream)
+    runner.working.set()
+    async with asyncio.timeout(5):  # far from its deadline
+        assert await asked == b"2"
+
+
+async def test_a_call_that_redis_has_lost_is_told_and_recorded(
+    api: Api, redis: streams.Redis
+) -> None:
+    path = await api.make()
+    asked = asyncio.create_task(_failed(api, path))
+
+    async def waiting() -> Any:
+        return await redis.xrange(keys.CALLS_SYNC)
+
+    found: Any = await eventually(waiting)
+    head = messages.decode(found[0][1][b"h"], messages.CallHead)
+    lost = messages.Failed("call_lost", "Redis has lost this call; it may have run")
+    part = scripts.reply_part(head.reply_to, messages.Reply(head.call_id, lost))
+    await redis.execute_command(*part)
+    status, error = await asked
+    assert (status, error["code"], error["fault"]) == (502, "call_lost", "platform")
+
+    async def recorded() -> bool:
+        async with api.ask("GET", f"/v1/calls/{head.call_id}") as response:
+            said = (await response.json()).get("call", {})
+            return (said.get("status"), said.get("code")) == ("error", "call_lost")
+
+    await eventually(recorded)
+
+
+async def _body(api: Api, path: str, data: bytes) -> bytes:
+    async with api.ask("POST", path, data=data) as response:
+        return await response.read()
+
+
+async def _failed(api: Api, path: str) -> tuple[int, dict[str, Any]]:
+    async with api.ask("POST", path, data=b"x") as response:
+        return response.status, (await response.json())["error"]
 
 
 async def test_redis_that_refuses_writes_is_503(api: Api, redis: streams.Redis) -> None:

@@ -355,6 +355,18 @@ async def test_an_entry_nobody_can_read_is_set_aside(life: Life, docker: aiodock
     await eventually(life.stream_is_empty)
 
 
+async def test_a_stream_that_is_deleted_under_its_runner_costs_no_answer(
+    life: Life, docker: aiodocker.Docker
+) -> None:
+    image = await shell(docker, "sleep 1; echo done")
+    running = sync(image)
+    await life.assign(running)
+    await life.running(running.call_id)
+    await life.redis.delete(keys.runner(life.runner_id))
+    assert (await life.reply(running.call_id)).outcome == messages.Answered(b"done\n")
+    assert await life.answer(image) == b"done\n"
+
+
 async def test_an_assignment_of_an_older_reign_goes_back(
     life: Life, docker: aiodocker.Docker
 ) -> None:

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from services.scheduler.service import Service
 from services.scheduler.settings import Settings
-from shared import clock, ids, keys, messages, scripts, streams
+from shared import clock, ids, keys, messages, scripts, streams, tasks
 from tests.conftest import eventually
 
 
@@ -35,9 +35,7 @@ class FakeRunner:
 
     async def die(self) -> None:
         """Stop at once, as by kill -9."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(*self._tasks)
 
     async def beat(self) -> None:
         said = messages.Heartbeat(
@@ -142,8 +140,7 @@ class Bench:
 
     async def stop(self, task: asyncio.Task[None]) -> None:
         """Stop a scheduler as SIGTERM does."""
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await tasks.end(task)
 
     async def process(self, **environ: str) -> asyncio.subprocess.Process:
         """Start a scheduler as a process of its own."""

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from shared import clock, keys, messages, scripts
 from tests.conftest import eventually
 from tests.integration.scheduler.conftest import Bench, FakeRunner
@@ -213,6 +215,75 @@ async def test_a_runner_without_its_stream_gets_it_all_once_it_is_there(bench: B
     bench.runners.append(runner)
     await runner.start()
     await has(runner, call_id)
+
+
+async def test_the_caller_of_a_call_whose_waiting_stream_was_deleted_is_told(bench: Bench) -> None:
+    await bench.scheduler()
+    call_id = await bench.call()
+    await asyncio.sleep(0.1)  # it has been read then, as it waits for a runner
+    await bench.redis.delete(keys.CALLS_SYNC)
+    runner = await bench.runner()
+    assert (await bench.failed(call_id)).code == "call_lost"
+    next_one = await bench.call()
+    await has(runner, next_one)
+
+
+async def test_the_caller_of_a_call_whose_runners_stream_was_emptied_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.scheduler.state.AUDIT_EVERY_S", 0.5)
+    await bench.scheduler()
+    runner = await bench.runner()
+    runner.reading = False
+    await asyncio.sleep(0.05)  # its blocking read, the last one, ends after 20 ms
+    lost = await bench.call()
+    await eventually(lambda: _length_is(bench, runner.stream, 1))
+    await bench.redis.xtrim(runner.stream, maxlen=0, approximate=False)
+    assert (await bench.failed(lost)).code == "call_lost"
+    runner.reading = True
+    next_one = await bench.call(memory_mb=1000)
+    await has(runner, next_one)
+
+
+async def test_events_that_are_trimmed_or_deleted_unread_cost_nobody_an_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.scheduler.state.AUDIT_EVERY_S", 0.5)
+    await bench.scheduler()
+    runner = await bench.runner(memory_mb=100)
+    first = await bench.call()
+    await has(runner, first)
+    await bench.redis.delete(keys.EVENTS)
+    entry_id, head, _ = runner.got.pop(first)
+    record = messages.Record(first, "success", "sync", "app", "/p", "image", 1)
+    reply = messages.Reply(first, messages.Answered(b"ok"))
+    end = scripts.end(runner.stream, entry_id, record, reply, head.reply_to)
+    await bench.redis.execute_command(*end)  # nobody tells that its capacity is free
+    second = await bench.call()
+    await has(runner, second)
+
+
+async def test_a_full_redis_can_be_emptied_by_a_new_scheduler(bench: Bench) -> None:
+    runner = await bench.runner()
+    await runner.beat()
+    call_id = await bench.call()
+    await bench.redis.config_set("maxmemory", "1")
+    try:
+        await bench.scheduler()
+        await has(runner, call_id)
+    finally:
+        await bench.redis.config_set("maxmemory", "0")
+
+
+async def test_what_means_nothing_without_its_runner_is_not_set_aside(bench: Bench) -> None:
+    await bench.scheduler(runner_lost_s=1.5)
+    lost = await bench.runner()
+    lost.reading = False
+    await asyncio.sleep(0.05)  # its blocking read, the last one, ends after 20 ms
+    await bench.redis.execute_command(*scripts.more(lost.runner_id, messages.More("c", 1)))
+    await lost.die()
+    await eventually(lambda: _is_forgotten(bench, lost))
+    assert await bench.redis.xlen(keys.ASIDE) == 0
 
 
 async def test_undecodable_entries_are_set_aside(bench: Bench) -> None:

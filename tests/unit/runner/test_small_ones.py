@@ -159,34 +159,44 @@ def test_own_ones_stay_while_they_serve_or_are_young() -> None:
     assert leftovers(serving, namespace, young, lost, living=()) == ["4"]
 
 
-BEATS = [
-    messages.Heartbeat("old", "e", NOW_MS - 10_001, 1, 1, "amd64"),
-    messages.Heartbeat("new", "e", NOW_MS - 9_000, 1, 1, "amd64"),
-]
+def signs(since_s: float, *names: str) -> dict[str, janitor.Sign]:
+    return dict.fromkeys(names, janitor.Sign("same", since_s))
 
 
 def test_who_lives() -> None:
-    assert janitor.alive(BEATS, NOW_MS, 0) == {"new"}
+    assert janitor.alive(signs(0.0, "old") | signs(1.0, "new"), 10.0) == {"new"}
 
 
 def test_nobody_is_dead_who_could_not_be_heard() -> None:
     """When Redis came back, the first runner to look removed the containers of all others."""
-    assert janitor.alive(BEATS, NOW_MS, heard_since_ms=NOW_MS - 1) == {"old", "new"}
-    assert janitor.alive(BEATS, NOW_MS + 5_000, heard_since_ms=NOW_MS - 1) == {"old", "new"}
-    assert janitor.alive(BEATS, NOW_MS + 10_000, heard_since_ms=NOW_MS - 1) == set()
+    back = janitor.watched({}, {"old": 1, "new": 9}, now_s=100.0)
+    assert janitor.alive(back, 105.0) == {"old", "new"}
+    assert janitor.alive(back, 110.0) == set()
+
+
+@pytest.mark.parametrize("jump_ms", [3_600_000, -3_600_000])
+def test_a_clock_that_jumps_makes_nobody_dead(jump_ms: int) -> None:
+    """The first runner to look after that removed the containers of all others."""
+    seen: dict[str, janitor.Sign] = {}
+    for second in range(30):
+        beat = NOW_MS + 1000 * second + (jump_ms if second > 15 else 0)
+        seen = janitor.watched(seen, {"jumps": beat, "dead": NOW_MS}, float(second))
+        assert janitor.alive(seen, float(second)) == (
+            {"jumps", "dead"} if second < 10 else {"jumps"}
+        )
 
 
 def test_a_folder_stays_while_its_runner_touches_it_and_a_strangers_for_ever() -> None:
     """A sibling that was just starting had no heartbeat yet, and lost its folder."""
-    assert janitor.stale_folders({"0123abcd": 880.0}, now_s=1_000.0) == []
-    assert janitor.stale_folders({"0123abcd": 879.0}, now_s=1_000.0) == ["0123abcd"]
+    assert janitor.stale_folders(signs(880.0, "0123abcd"), now_s=1_000.0) == []
+    assert janitor.stale_folders(signs(879.0, "0123abcd"), now_s=1_000.0) == ["0123abcd"]
     strangers = ["home", "0123ABCD", "0123abcde", "0123abc", "0123abcd\n", ""]
-    assert janitor.stale_folders(dict.fromkeys(strangers, 0.0), now_s=1_000.0) == []
+    assert janitor.stale_folders(signs(0.0, *strangers), now_s=1_000.0) == []
 
 
 def test_a_runners_folder_is_named_as_the_janitor_knows_it() -> None:
     name = janitor.folder_name(ids.new_process_id("runner"))
-    assert janitor.stale_folders({name: 0.0}, now_s=1_000.0) == [name]
+    assert janitor.stale_folders(signs(0.0, name), now_s=1_000.0) == [name]
 
 
 PARCEL = messages.Parcel({}, {}, b"in")

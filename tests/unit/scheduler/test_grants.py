@@ -6,7 +6,7 @@ import pytest
 
 from services.scheduler import events
 from services.scheduler.events import Command
-from services.scheduler.grants import OFTEN_S
+from services.scheduler.grants import OFTEN_S, SWEEPS_MAX
 from shared import messages
 from tests.unit.scheduler.build import Driver, arrive, assigned, call, heartbeat, of
 
@@ -135,6 +135,13 @@ def test_what_is_free_is_taken_back_each_second_and_an_empty_grant_ends(given: D
     recalls = of(events.RecallGrant, given.tick_for(1, beat))
     assert recalls == [events.RecallGrant("7.1", "k", close=True)]
     assert not of(events.RecallGrant, given.tick_for(3, beat))
+
+
+def test_a_grant_in_use_makes_way_for_a_new_one_after_a_while(given: Driver) -> None:
+    given(heartbeat("r1"))
+    quick(given, "a", "b")
+    recalls = of(events.RecallGrant, given.tick_for(SWEEPS_MAX + 2, heartbeat("r1")))
+    assert [recall.close for recall in recalls] == [False] * SWEEPS_MAX + [True]
 
 
 def test_a_runner_that_drains_has_its_grants_closed(given: Driver) -> None:

@@ -1,5 +1,7 @@
 """Given events, expect commands."""
 
+from typing import Any
+
 import pytest
 
 from services.scheduler import events
@@ -330,6 +332,36 @@ def test_capacity_whose_return_was_never_reported_is_found_by_two_audits(given: 
             break
     assert audits == 2
     assert "b" in given.state.ledger
+
+
+def audited_until_told(given: Driver, idle: messages.Heartbeat) -> list[Any]:
+    commands: list[Any] = []
+    for _ in range(15):
+        commands += given.tick_for(1, idle)
+        for audit in of(events.AuditRunner, commands):
+            commands.remove(audit)
+            commands += given(events.RunnerAudited("r1", frozenset(audit.call_ids)))
+    return of(events.TellLost, commands)
+
+
+def test_the_caller_of_a_call_that_is_lost_is_told(given: Driver) -> None:
+    lost = call("a", reply_to="api-1")
+    given(heartbeat("r1"), arrive(lost))
+    assert audited_until_told(given, heartbeat("r1", running=0)) == [events.TellLost(lost.head)]
+
+
+def test_nobody_is_told_of_a_lost_call_whose_caller_has_left_or_never_waited(given: Driver) -> None:
+    given(heartbeat("r1"), arrive(call("a", reply_to="api-1"), call("b", mode="async")))
+    given(messages.CancelCall("a"))
+    assert not audited_until_told(given, heartbeat("r1", running=0))
+    assert len(given.state.ledger) == 0
+
+
+def test_a_sync_call_that_was_in_its_stream_no_more_is_told_to_its_caller(given: Driver) -> None:
+    lost, taken = call("a", reply_to="api-1"), call("b", mode="async")
+    given(heartbeat("r1"), arrive(lost, taken))
+    assert given(events.AssignFailed(lost, "r1", b"gone")) == [events.TellLost(lost.head)]
+    assert not given(events.AssignFailed(taken, "r1", b"gone"))
 
 
 def test_a_long_wait_is_reported_once_in_a_while(given: Driver) -> None:
