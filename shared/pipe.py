@@ -13,6 +13,7 @@ must follow a step is a step.
 """
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +25,7 @@ from redis.exceptions import RedisError
 
 from shared import batches
 from shared.batches import Batch, Landed
-from shared.errors import Unavailable
+from shared.errors import Refused, Unavailable
 from shared.pace import Pace
 from shared.scripts import Command, Script
 
@@ -202,7 +203,9 @@ class Pipe:
         try:
             await connection.connect()
         except (RedisError, OSError, TimeoutError) as error:
-            self._refuse(str(error) or type(error).__name__)
+            self._refuse(
+                str(error) or type(error).__name__, Refused if refused(error) else Unavailable
+            )
         else:
             self._channel = _Channel(connection, self._flush, self._lost)
             self._check = asyncio.get_running_loop().call_later(_CHECK_S, self._look)
@@ -226,10 +229,24 @@ class Pipe:
             self._check.cancel()
         self._refuse(why)
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str, kind: type[Unavailable] = Unavailable) -> None:
         unsent, self._unsent = self._unsent, []
         for _, landed in unsent:
-            landed(Unavailable(f"Redis does not answer: {why}"))
+            landed(kind(f"Redis does not answer: {why}"))
+
+
+def refused(error: BaseException | None) -> bool:
+    """Say whether a connection failed because nobody listens there, or the name is nobody's.
+
+    Then Redis is away for everybody. Silence says nothing of the kind: it may be the network.
+    """
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return True
+        if isinstance(error, socket.gaierror):
+            return error.errno == socket.EAI_NONAME
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _settle(future: "asyncio.Future[Any]", answer: Any) -> None:  # noqa: ANN401 (as Redis says)

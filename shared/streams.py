@@ -5,6 +5,7 @@ Knows nothing of what the entries mean.
 
 import asyncio
 import random
+import socket
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
@@ -32,12 +33,21 @@ WRITE_TIMEOUT_S = 5.0
 #: How long entries that come fast are gathered before they are read, in seconds.
 GATHER_S = 0.001
 ASIDE_MAX_ENTRIES = 10_000
+#: An idle connection is tried after 10 s, and a dead one is noticed 9 s later: by this the network
+#: may have lost it without a word, and a firewall does not forget it.
+_KEEPALIVE: dict[str, Any] = {
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 3, socket.TCP_KEEPCNT: 3,
+    },
+}  # fmt: skip
 
 
 def connect(url: str) -> Redis:
     """Return a client for `MQ_URL` (see `urls.check_redis`); connects at first use."""
     return redis_asyncio.Redis.from_url(
         url,
+        **({} if url.startswith("unix:") else _KEEPALIVE),
         protocol=2,  # XREAD answers a list of streams, not a map with another nesting
         socket_connect_timeout=2.0,
         socket_timeout=BLOCK_MS / 1000 + WRITE_TIMEOUT_S,
