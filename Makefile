@@ -33,7 +33,7 @@ ps: ## Show the containers of the platform and their health
 scale: ## Change how many run, of what is given: make scale RUNNERS=3 API=2 SCHEDULERS=2
 	@deploy/scale
 
-join: ## Run functions here for a platform elsewhere: make join MQ_URL=redis://:PASSWORD@HOST
+join: ## Run functions here for a platform elsewhere: make join MQ_URL=redis://HOST
 	@deploy/join
 
 hub-gc: ## Free the space of images in the hub that no tag and no route needs

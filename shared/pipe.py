@@ -23,7 +23,7 @@ import hiredis
 import redis.asyncio as redis_asyncio
 from redis.exceptions import RedisError
 
-from shared import batches
+from shared import batches, clock
 from shared.batches import Batch, Landed
 from shared.errors import Refused, Unavailable
 from shared.pace import Pace
@@ -42,14 +42,18 @@ class _Channel(asyncio.Protocol):
         connection: redis_asyncio.Connection,
         idle: Callable[[], None],
         lost: Callable[[str], None],
+        left: Callable[[], None],
     ) -> None:
-        """`connection` is open. `idle` is called whenever the last answer expected has come."""
+        """`connection` is open. `idle` is called whenever the last answer expected has come.
+
+        `lost` is called at its end, and before it `left` if it was Redis that ended it.
+        """
         # The client's own objects would close the connection with themselves.
         self._writer, connection._writer = connection._writer, None  # noqa: SLF001 (no other way)
         assert self._writer is not None  # noqa: S101 (it is open)
         self.transport: Any = self._writer.transport
         self.transport.set_protocol(self)
-        self._idle, self._lost = idle, lost
+        self._idle, self._lost, self._left = idle, lost, left
         self._parser = hiredis.Reader()
         self._loop = asyncio.get_running_loop()
         self._expected: deque[Batch] = deque()
@@ -57,6 +61,8 @@ class _Channel(asyncio.Protocol):
         self._known: set[Script] = set()
         #: What Redis could not do because it had dropped the script; goes next.
         self._again: list[Batch] = []
+        #: Whether we have given it up ourselves.
+        self._given_up = False
         #: When the last answer came or, if none was expected, the first command went.
         self.heard_s = self._loop.time()
 
@@ -113,10 +119,13 @@ class _Channel(asyncio.Protocol):
             batch.land(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._given_up and (exc is None or isinstance(exc, ConnectionResetError)):
+            self._left()
         self.fail(str(exc) if exc else "connection closed")
 
     def fail(self, why: str) -> None:
         """Give the connection up: nobody knows what became of commands without an answer."""
+        self._given_up = True
         self.transport.abort()
         unanswered = [*self._again, *self._expected]
         self._again.clear()
@@ -145,6 +154,8 @@ class Pipe:
         #: When the last write was.
         self._written_s = 0.0
         self._closed = False
+        #: When Redis last ended a connection itself, in monotonic seconds.
+        self.left_s: float | None = None
 
     def send(self, command: Command) -> "asyncio.Future[Any]":
         """Send a command; the future has the answer, or `Unavailable`, or `ResponseError`."""
@@ -207,7 +218,7 @@ class Pipe:
                 str(error) or type(error).__name__, Refused if refused(error) else Unavailable
             )
         else:
-            self._channel = _Channel(connection, self._flush, self._lost)
+            self._channel = _Channel(connection, self._flush, self._lost, self._note_leaving)
             self._check = asyncio.get_running_loop().call_later(_CHECK_S, self._look)
         finally:
             self._connecting = None
@@ -222,6 +233,9 @@ class Pipe:
             self._channel.fail(f"silent for {self._answer_s:g} s")
         else:
             self._check = loop.call_later(_CHECK_S, self._look)
+
+    def _note_leaving(self) -> None:
+        self.left_s = clock.monotonic_s()
 
     def _lost(self, why: str) -> None:
         self._channel = None

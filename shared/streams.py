@@ -72,6 +72,11 @@ class Outbox:
         self.send = self._pipe.send
         self.post = self._pipe.post
 
+    @property
+    def left_s(self) -> float | None:
+        """When Redis last ended the connection itself, in monotonic seconds; None if never."""
+        return self._pipe.left_s
+
     def follow(self, crowd: Crowd) -> None:
         """While many calls are under way, wait a moment for more before each write."""
         self._pipe.pace.crowd = crowd

@@ -113,9 +113,9 @@ class Upkeep:
     async def watch_contact(self) -> None:
         """Notice when this runner may be thought lost, and when it is heard again, for ever."""
         while True:
-            left_s = self._contact.due_s - clock.monotonic_s()
-            await asyncio.sleep(max(_CONTACT_S, left_s))
-            cut = self._contact.is_lost(clock.monotonic_s())
+            due_s = self._contact.due_s(self._world.outbox.left_s)
+            await asyncio.sleep(max(_CONTACT_S, due_s - clock.monotonic_s()))
+            cut = self._contact.is_lost(clock.monotonic_s(), self._world.outbox.left_s)
             if cut != self._runner.state.cut:
                 log.warning("contact_changed", cut_off=cut, calls=len(self._runner.state.calls))
                 metrics.CUT_OFF.inc(int(cut))

@@ -46,6 +46,7 @@ async def test_a_lost_connection_is_told_and_made_again(redis: streams.Redis) ->
         await redis.client_kill_filter(_id=own_id)
         with pytest.raises(Unavailable):
             await waiting
+        assert pipe.left_s is not None
         assert await pipe.send(("PING",)) == b"PONG"
 
 
@@ -60,6 +61,8 @@ async def test_a_redis_that_falls_silent_is_given_up(redis: streams.Redis) -> No
     async with piped(redis, answer_s=0.5) as pipe:
         with pytest.raises(Unavailable, match="silent"):
             await pipe.send(("BLPOP", "nothing", 0))
+        await asyncio.sleep(0)
+        assert pipe.left_s is None
 
 
 async def test_after_an_absence_the_owner_of_a_stream_reads_all_of_it(redis: streams.Redis) -> None:

@@ -147,7 +147,7 @@ async def beaten(place: Place, answer: object) -> tuple[Told, float]:
     place.upkeep._world = SimpleNamespace(outbox=SimpleNamespace(send=send))  # type: ignore[assignment]
     place.upkeep._contact = Contact(5.0, 0.0)
     await place.upkeep._beat()
-    return told, place.upkeep._contact.due_s
+    return told, place.upkeep._contact.due_s(None)
 
 
 async def test_the_answer_to_a_heartbeat_says_whether_to_drain(place: Place) -> None:
