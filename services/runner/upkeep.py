@@ -30,7 +30,9 @@ _TAGS_S = 5.0
 _BEAT_PAUSE_S = 0.1
 _WANTED_S = 1.0
 _ENGINE_CHECK_S = 1.0
-_CONTACT_S = 0.05
+#: How often it is looked whether this runner may be thought lost: far more often than the time for
+#: stopping its calls is long.
+_CONTACT_S = 0.2
 
 
 class Upkeep:
@@ -113,8 +115,7 @@ class Upkeep:
     async def watch_contact(self) -> None:
         """Notice when this runner may be thought lost, and when it is heard again, for ever."""
         while True:
-            due_s = self._contact.due_s(self._world.outbox.left_s)
-            await asyncio.sleep(max(_CONTACT_S, due_s - clock.monotonic_s()))
+            await asyncio.sleep(_CONTACT_S)
             cut = self._contact.is_lost(clock.monotonic_s(), self._world.outbox.left_s)
             if cut != self._runner.state.cut:
                 log.warning("contact_changed", cut_off=cut, calls=len(self._runner.state.calls))

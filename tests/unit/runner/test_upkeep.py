@@ -1,5 +1,6 @@
 """Does a runner remove what the dead have left, and nothing else? Redis and engine are fakes."""
 
+import asyncio
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from services.runner.settings import Settings
 from services.runner.upkeep import Upkeep
 from shared import clock, messages
 from shared.errors import Refused, Unavailable
+from tests.conftest import eventually
 
 ME, DEAD = "runner-here-0123abcd", "runner-there-4567cdef"
 
@@ -164,3 +166,18 @@ async def test_silence_is_no_sign_of_life_and_a_refusal_is(place: Place) -> None
     told, due_s = await beaten(place, Refused("connection refused"))
     assert told.events == []
     assert due_s > clock.monotonic_s()
+
+
+async def test_a_runner_whose_excuse_has_ended_notices_that_it_is_cut_off(place: Place) -> None:
+    told, _ = await beaten(place, Unavailable("silent for 5 s"))
+    outbox = place.upkeep._world.outbox
+    outbox.left_s = clock.monotonic_s()
+    watching = asyncio.create_task(place.upkeep.watch_contact())
+    await asyncio.sleep(0)
+    outbox.left_s = None
+
+    async def is_told() -> bool:
+        return told.events[:1] == [state.ContactChanged(cut=True)]
+
+    await eventually(is_told, 5)
+    watching.cancel()
