@@ -23,6 +23,7 @@ from tests.chaos import stores
 from tests.conftest import MysqlServer, eventually
 from tests.e2e import hosts, registries
 from tests.e2e.client import Answer, Client
+from tests.e2e.conftest import show
 from tests.e2e.hosts import Host, Lan
 from tests.e2e.packed import Fn
 from tests.e2e.platforms import Platform, Role, database
@@ -69,6 +70,7 @@ def play(
             services += [host.join(platform) for host in lan.hosts]
             for service in services:
                 service.wait_ready()
+            show(platform)
             yield Play(lan, platform, hub)
             for host in lan.hosts:
                 host.mend()
