@@ -1,16 +1,18 @@
 # `make` or `make help` lists what can be done here. The work is done by the scripts in deploy/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down clean logs ps scale test check bench chaos images fn venv runtimes hub-gc hub-password
+.PHONY: help up down clean logs ps scale join test check bench chaos images fn venv runtimes hub-gc hub-password
 
 RUNNERS ?=
+API ?=
+SCHEDULERS ?=
 HUB_USER ?=
-export RUNNERS HUB_USER
+export RUNNERS API SCHEDULERS HUB_USER
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / && $$1 != "help" {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: API_PORT=8080 HUB_PORT=5000 RUNNERS=1 IMAGES=auto|pull|build  (make up API_PORT=9000)"
+	@echo "Variables: API_PORT=8080 HUB_PORT=5000 RUNNERS=1 API=1 SCHEDULERS=1 IMAGES=auto|pull|build"
 	@echo "API_PORT and the settings of the services may also stand in deploy/.env, as lines NAME=value"
 
 up: ## From nothing to a function that answers over HTTP; run it at any time
@@ -28,8 +30,11 @@ logs: ## Follow the logs of all services
 ps: ## Show the containers of the platform and their health
 	@deploy/compose ps
 
-scale: ## Run several runners: make scale RUNNERS=3
-	@deploy/compose up --detach --no-recreate --scale runner=$(or $(RUNNERS),1) runner
+scale: ## Change how many run, of what is given: make scale RUNNERS=3 API=2 SCHEDULERS=2
+	@deploy/scale
+
+join: ## Run functions here for a platform elsewhere: make join MQ_URL=redis://HOST
+	@deploy/join
 
 hub-gc: ## Free the space of images in the hub that no tag and no route needs
 	@deploy/hub-gc

@@ -14,6 +14,27 @@ containers_of() {
         --filter "label=com.docker.compose.service=$1"
 }
 
+# check_replicas: RUNNERS, API and SCHEDULERS are whole numbers, where they are given.
+check_replicas() {
+    local name
+    for name in RUNNERS API SCHEDULERS; do
+        [[ ${!name:-1} =~ ^[1-9][0-9]?$ ]] ||
+            fail "$name=${!name} is no number of replicas: give one from 1 to 99"
+    done
+}
+
+# replicas_of SERVICE: how many there are to be: as many as is given, else as there are.
+replicas_of() {
+    local there
+    there=$(containers_of "$1" | wc -l)
+    case $1 in
+        runner) echo "${RUNNERS:-$((there > 0 ? there : 1))}" ;;
+        scheduler) echo "${SCHEDULERS:-$((there > 0 ? there : 1))}" ;;
+        # The first one is a service of its own.
+        api-replica) echo $((${API:-$((there + 1))} - 1)) ;;
+    esac
+}
+
 # is_healthy CONTAINER: run its own health check now, rather than wait for the engine to do so.
 is_healthy() {
     local check
@@ -32,8 +53,10 @@ not_healthy() {
 }
 
 wait_until_healthy() {
-    local service=$1 container restarts_before until=$((SECONDS + health_wait_s))
-    for container in $(containers_of "$service"); do
+    local service=$1 container containers restarts_before until=$((SECONDS + health_wait_s))
+    containers=$(containers_of "$service")
+    [[ -n $containers ]] || return 0
+    for container in $containers; do
         restarts_before=$(restarts "$container")
         until is_healthy "$container"; do
             if (($(restarts "$container") - restarts_before >= most_restarts)); then
@@ -50,6 +73,14 @@ wait_until_healthy() {
 
 api_address() {
     echo "http://127.0.0.1:$(compose port api 8080 | sed 's/.*://')"
+}
+
+# Where all replicas of the api answer, a line each.
+api_addresses() {
+    local container
+    for container in $(containers_of api) $(containers_of api-replica); do
+        echo "http://127.0.0.1:$(docker port "$container" 8080/tcp | sed -n '1s/.*://p')"
+    done
 }
 
 # A token for the management API, if it asks for one.

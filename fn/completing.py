@@ -25,6 +25,12 @@ def routes(context: click.Context, _: click.Parameter, incomplete: str) -> list[
     return _beginning(incomplete, _listed(platform.app_path(app, "/routes"), "routes", "path"))
 
 
+def runners(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names and ids of runners that begin so."""
+    named = [_listed("/v1/runners", "runners", field) for field in ("name", "id")]
+    return sorted({name for names in named for name in _beginning(incomplete, names)})
+
+
 def saved_contexts(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     """Return the contexts whose names begin so."""
     from fn import contexts  # noqa: PLC0415 (only when the shell asks)

@@ -23,6 +23,7 @@ _CLOCK_TOLERANCE_S = 60
 _HINTS = (
     ("App already exists", "`fn apps update` changes it; `fn apps list` shows all"),
     ("Route already exists", "`fn routes update` changes it, and so does `fn deploy`"),
+    ("No runner has the id or name", "`fn runners` shows the names and ids of all"),
     ("Call not found", "`fn calls list APP` shows an app's calls"),
     ("Cannot remove apps with routes", "Delete its routes first: `fn routes delete APP /PATH`"),
     ("name must be 30 characters", "Names of apps have 1 to 30 of A-Z, a-z, 0-9, _ and -"),

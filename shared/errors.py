@@ -100,6 +100,10 @@ class Unavailable(MillraceError):
     code = "unavailable"
 
 
+class Refused(Unavailable):
+    """Where that service should be, nobody listens: it is away for everybody."""
+
+
 class Undecodable(MillraceError):
     """A stream entry is not what its stream carries."""
 

@@ -24,9 +24,15 @@ def call_time_ms(call_id: str) -> int | None:
     return parsed.int >> 80 if parsed.version == 7 else None  # noqa: PLR2004 (RFC 9562, 5.7)
 
 
-def new_process_id(role: str) -> str:
+def new_process_id(role: str, name: str = "") -> str:
     """Return an id for one start of a process: a restart is a new process.
 
-    The host's name is in it for the operator's eyes; the random part makes it unique.
+    A name, the host's if none is given, is in it for the operator's eyes; the random part makes it
+    unique.
     """
-    return f"{role}-{socket.gethostname()}-{secrets.token_hex(4)}"
+    return f"{role}-{name or host_name()}-{secrets.token_hex(4)}"
+
+
+def host_name() -> str:
+    """Return what this machine, or this container, calls itself."""
+    return socket.gethostname()

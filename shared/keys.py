@@ -20,6 +20,8 @@ RECORDERS = "recorders"
 ASIDE = f"{TAG}:aside"
 #: Hash, runner id -> its last `messages.Heartbeat`. runners -> scheduler, api.
 RUNNERS = f"{TAG}:runners"
+#: Hash, id or name of runners -> since when they are to be empty, in epoch ms. api -> runners.
+DRAINS = f"{TAG}:drains"
 #: Hash, app and path (a newline between) -> `messages.Wanted`: routes whose sandboxes are kept
 #: ready. api -> runners.
 WANTED = f"{TAG}:wanted"

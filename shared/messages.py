@@ -285,6 +285,8 @@ class Heartbeat(Wire, frozen=True, tag="heartbeat"):
     sandboxes: tuple[SandboxCount, ...] = ()
     #: Memory of sandboxes that are idle, in MB: they give way to calls.
     idle_memory_mb: int = 0
+    #: What operators call it; unlike its id, it stays over restarts, and several may have one.
+    name: str = ""
 
 
 class ExecutionFinished(Wire, frozen=True, tag="finished"):

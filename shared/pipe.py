@@ -14,6 +14,7 @@ must follow a step is a step.
 """
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -23,10 +24,10 @@ import hiredis
 import redis.asyncio as redis_asyncio
 from redis.exceptions import RedisError
 
-from shared import batches
+from shared import batches, clock
 from shared.backoff import Backoff
 from shared.batches import Batch, Landed
-from shared.errors import Unavailable
+from shared.errors import Refused, Unavailable
 from shared.pace import Pace
 from shared.scripts import Command, Script
 
@@ -47,8 +48,12 @@ class _Channel(asyncio.Protocol):
         connection: redis_asyncio.Connection,
         idle: Callable[[], None],
         lost: Callable[[str], None],
+        left: Callable[[], None],
     ) -> None:
-        """`connection` is open. `idle` is called whenever the last answer expected has come."""
+        """`connection` is open. `idle` is called whenever the last answer expected has come.
+
+        `lost` is called at its end, and before it `left` if it was Redis that ended it.
+        """
         # The client's own objects would close the connection with themselves.
         self._writer, connection._writer = connection._writer, None  # noqa: SLF001 (no other way)
         assert self._writer is not None  # noqa: S101 (it is open)
@@ -56,7 +61,7 @@ class _Channel(asyncio.Protocol):
         self.transport.set_protocol(self)
         #: Says whether the server is the master no more; None if there is only one.
         self.deposed: Callable[[], bool] | None = getattr(connection, "deposed", None)
-        self._idle, self._lost = idle, lost
+        self._idle, self._lost, self._left = idle, lost, left
         self._parser = hiredis.Reader()
         self._loop = asyncio.get_running_loop()
         self._expected: deque[Batch] = deque()
@@ -64,6 +69,7 @@ class _Channel(asyncio.Protocol):
         self._known: set[Script] = set()
         #: What Redis could not do because it had dropped the script; goes next.
         self._again: list[Batch] = []
+        #: Whether we have given it up ourselves, or it is lost.
         self._given_up = False
         self.since_s = self._loop.time()
         #: When the last answer came or, if none was expected, the first command went.
@@ -126,6 +132,8 @@ class _Channel(asyncio.Protocol):
                 self.fail(batch.left)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._given_up and (exc is None or isinstance(exc, ConnectionResetError)):
+            self._left()
         self.fail(str(exc) if exc else "connection closed")
 
     def fail(self, why: str) -> None:
@@ -164,6 +172,8 @@ class Pipe:
         #: When the last write was.
         self._written_s = 0.0
         self._closed = False
+        #: When Redis last ended a connection itself, in monotonic seconds.
+        self.left_s: float | None = None
 
     def send(self, command: Command) -> "asyncio.Future[Any]":
         """Send a command; the future has the answer, or `Unavailable`, or `ResponseError`."""
@@ -225,9 +235,10 @@ class Pipe:
             await connection.connect()
         except (RedisError, OSError, TimeoutError) as error:
             self._pause_s = self._backoff.next_s()
-            self._refuse(str(error) or type(error).__name__)
+            kind = Refused if refused(error) else Unavailable
+            self._refuse(str(error) or type(error).__name__, kind)
         else:
-            self._channel = _Channel(connection, self._flush, self._lost)
+            self._channel = _Channel(connection, self._flush, self._lost, self._note_leaving)
             self._check = asyncio.get_running_loop().call_later(_CHECK_S, self._look)
         finally:
             self._connecting = None
@@ -245,6 +256,9 @@ class Pipe:
         else:
             self._check = loop.call_later(_CHECK_S, self._look)
 
+    def _note_leaving(self) -> None:
+        self.left_s = clock.monotonic_s()
+
     def _lost(self, why: str) -> None:
         channel = self._channel
         if channel is not None and asyncio.get_running_loop().time() - channel.since_s > _GOOD_S:
@@ -257,10 +271,24 @@ class Pipe:
             self._check.cancel()
         self._refuse(why)
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str, kind: type[Unavailable] = Unavailable) -> None:
         unsent, self._unsent = self._unsent, []
         for _, landed in unsent:
-            landed(Unavailable(f"Redis does not answer: {why}"))
+            landed(kind(f"Redis does not answer: {why}"))
+
+
+def refused(error: BaseException | None) -> bool:
+    """Say whether a connection failed because nobody listens there, or the name is nobody's.
+
+    Then Redis is away for everybody. Silence says nothing of the kind: it may be the network.
+    """
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return True
+        if isinstance(error, socket.gaierror):
+            return error.errno == socket.EAI_NONAME
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _settle(future: "asyncio.Future[Any]", answer: Any) -> None:  # noqa: ANN401 (as Redis says)

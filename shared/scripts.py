@@ -978,8 +978,12 @@ _TELL = (
     _FREES
     + """
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', 'm', ARGV[1])
-if ARGV[3] ~= '' then redis.call('HSET', KEYS[2], ARGV[3], ARGV[1]) end
-return 1
+if ARGV[3] == '' then return 1 end
+redis.call('HSET', KEYS[2], ARGV[3], ARGV[1])
+for i = 3, #ARGV do
+  if redis.call('HEXISTS', KEYS[3], ARGV[i]) == 1 then return 1 end
+end
+return 0
 """
 )
 
@@ -987,11 +991,14 @@ return 1
 def tell(event: messages.Event) -> Command:
     """runner: tell the scheduler something; a heartbeat is also kept for whoever looks.
 
-    Works in a Redis out of memory too: runners that fell silent would be thought lost.
+    Returns 1; to a heartbeat only if its runner is to drain, by its id or its name, else 0. Works
+    in a Redis out of memory too: runners that fell silent would be thought lost.
     """
-    beating = event.runner_id if isinstance(event, messages.Heartbeat) else ""
-    raw = messages.encode(event)
-    return ("EVAL", _TELL, 2, keys.EVENTS, keys.RUNNERS, raw, _EVENTS_MAX, beating)
+    called: tuple[str, ...] = ("",)
+    if isinstance(event, messages.Heartbeat):
+        called = (event.runner_id, event.name)
+    names = (keys.EVENTS, keys.RUNNERS, keys.DRAINS)
+    return ("EVAL", _TELL, len(names), *names, messages.encode(event), _EVENTS_MAX, *called)
 
 
 _WANT = """

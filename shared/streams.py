@@ -5,6 +5,7 @@ Knows nothing of what the entries mean.
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
@@ -35,11 +36,20 @@ GATHER_S = 0.001
 ASIDE_MAX_ENTRIES = 10_000
 #: How often Redis is asked for the time, and a difference that is worth a line, in seconds.
 TIME_EVERY_S, TIME_TOLD_S = 2.0, 1.0
+#: An idle connection is tried after 10 s, and a dead one is noticed 9 s later: by this the network
+#: may have lost it without a word, and a firewall does not forget it.
+_KEEPALIVE: dict[str, Any] = {
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 3, socket.TCP_KEEPCNT: 3,
+    },
+}  # fmt: skip
 
 
 def connect(url: str) -> Redis:
     """Return a client for `MQ_URL` (see `urls.check_redis`); connects at first use."""
     options: dict[str, Any] = {
+        **({} if url.startswith("unix:") else _KEEPALIVE),
         "protocol": 2,  # XREAD answers a list of streams, not a map with another nesting
         "socket_connect_timeout": 2.0,
         "socket_timeout": BLOCK_MS / 1000 + WRITE_TIMEOUT_S,
@@ -87,6 +97,11 @@ class Outbox:
         self.send = self._pipe.send
         self.post = self._pipe.post
         self._timing: asyncio.Task[None] | None = None
+
+    @property
+    def left_s(self) -> float | None:
+        """When Redis last ended the connection itself, in monotonic seconds; None if never."""
+        return self._pipe.left_s
 
     def follow(self, crowd: Crowd) -> None:
         """While many calls are under way, wait a moment for more before each write."""

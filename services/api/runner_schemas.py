@@ -22,6 +22,10 @@ class RunnerView(ma.Schema):
     """One runner, as it said of itself last."""
 
     id = fields.String(required=True)
+    name = fields.String(
+        required=True,
+        metadata=_says("What operators call it; it stays over restarts. Several may have one."),
+    )
     engine_id = fields.String(
         required=True, metadata=_says("Runners of one engine share its capacity.")
     )
@@ -29,7 +33,10 @@ class RunnerView(ma.Schema):
     memory_mb = fields.Integer(required=True, metadata=_says("What its engine offers in all."))
     cpus = fields.Float(required=True, metadata=_says("What its engine offers in all."))
     able = fields.Boolean(required=True, metadata=_says("Whether its engine answers."))
-    draining = fields.Boolean(required=True)
+    draining = fields.Boolean(required=True, metadata=_says("Whether it takes no more calls."))
+    drain_asked = fields.Boolean(
+        required=True, metadata=_says("Whether it is to drain; it does within a second or two.")
+    )
     running = fields.Integer(required=True, metadata=_says("Calls it holds."))
     idle_memory_mb = fields.Integer(
         required=True, metadata=_says("Of its idle sandboxes, which give way to calls.")
@@ -48,6 +55,18 @@ class RunnersAnswer(ma.Schema):
     unreadable = fields.Integer(
         required=True, metadata=_says("Runners left out: this version cannot read what they say.")
     )
+    absent = fields.List(
+        fields.String(),
+        required=True,
+        metadata=_says("Ids and names that are to drain, and that no runner has now."),
+    )
     next_cursor = fields.String(
         metadata=_says("`cursor` of the next page, empty at the end; only if pages were asked for.")
     )
+
+
+class DrainAnswer(ma.Schema):
+    """What becomes of the runners that were meant."""
+
+    message = fields.String(required=True)
+    runners = fields.List(fields.Nested(RunnerView), required=True)

@@ -158,7 +158,7 @@ async def remove_own(container_engine: engine.Engine, owner: containers.Owner) -
 
 async def run(configured: Settings, known: list[credentials.Credential]) -> None:
     """Be a runner until SIGTERM, then drain."""
-    runner_id = ids.new_process_id("runner")
+    runner_id = ids.new_process_id("runner", configured.runner_name)
     structlog.contextvars.bind_contextvars(runner_id=runner_id)
     owner = containers.Owner(configured.platform_name, runner_id)
     async with service.stop_signals() as stop, connected_engine(configured) as container_engine:
@@ -201,6 +201,7 @@ async def live(
         read=runner.read(),
         tick=runner.tick(),
         beat=upkeep.beat(),
+        contact=upkeep.watch_contact(),
         engine=upkeep.watch_engine(),
         images=upkeep.watch_images(),
         tags=upkeep.watch_tags(),

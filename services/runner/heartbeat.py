@@ -38,6 +38,7 @@ def build(
     runner_id: str,
     info: EngineInfo,
     *,
+    name: str,
     memory_mb: int,
     overcommit: float,
     able: bool,
@@ -62,4 +63,5 @@ def build(
         running=running,
         sandboxes=sandboxes,
         idle_memory_mb=idle_memory_mb,
+        name=name,
     )

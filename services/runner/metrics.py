@@ -59,6 +59,10 @@ SANDBOXES_FAILED = Counter("millrace_runner_sandboxes_failed_total", "Sandboxes 
 SANDBOXES = Gauge("millrace_runner_sandboxes", "Sandboxes here now.", ["state"])
 PULLS = Counter("millrace_runner_image_pulls_total", "Pulls of images.", ["result"])
 ABLE = Gauge("millrace_runner_engine_able", "1 while the container engine answers.")
+CUT_OFF = Counter(
+    "millrace_runner_cut_off_total",
+    "Times that calls were stopped: Redis had not heard the runner.",
+)
 HELD_BYTES = Gauge("millrace_runner_held_bytes", "Messages that wait for Redis.")
 LEFTOVERS = Counter("millrace_runner_leftovers_total", "Containers removed that nobody owned.")
 NETWORKS_LOST = Counter(

@@ -21,6 +21,8 @@ class StopReason(enum.Enum):
     CANCELLED = "cancelled"
     #: The runner leaves, and the call's time is over or its process was started.
     DRAIN = "drain"
+    #: The runner cannot be heard, so that others may be given the call.
+    CUT_OFF = "cut off"
 
 
 _STOPPED = {
@@ -31,6 +33,9 @@ _STOPPED = {
     StopReason.CANCELLED: messages.Failed("cancelled", "The caller left; the call was stopped."),
     StopReason.DRAIN: messages.Failed(
         "runner_lost", "The runner stopped before the function had answered."
+    ),
+    StopReason.CUT_OFF: messages.Failed(
+        "runner_lost", "The runner was cut off from Redis, and stopped the call."
     ),
 }
 

@@ -354,6 +354,11 @@ class Pool:
         for box in list(self._boxes.values()):
             self._retire(box)
 
+    def open(self) -> None:
+        """Start what is missing again, after `close`."""
+        self._closed = False
+        self._changed.update(dict.fromkeys(self._groups))
+
     # What is to be done.
 
     def settle(self, now_ms: int) -> list[Action]:

@@ -94,7 +94,8 @@ class Runner:
             async with asyncio.timeout(_FAREWELL_S):
                 await self._settled()
                 gone = messages.RunnerGone(self._id)
-                await self._delivery.deliver(scripts.tell(gone))
+                forgotten = ("HDEL", keys.DRAINS, self._id)
+                await self._delivery.deliver(forgotten, scripts.tell(gone))
         except TimeoutError:
             log.warning("farewell_unsent")
         for task in self._tasks:
@@ -117,7 +118,7 @@ class Runner:
 
     async def missing(self) -> str | None:
         """Say what is missing for this runner to be ready."""
-        if self.state.draining:
+        if self.state.leaving:
             return "draining"
         if not self.state.able:
             return "the container engine does not answer"

@@ -26,6 +26,19 @@ class Settings:
         check=urls.check_redis,
     )
     log_level: str = log_level()
+    runner_name: str = setting(
+        "",
+        "What operators call the runner, in lists and to drain it; empty: its host's name.",
+        check=ma.validate.Regexp(
+            r"([a-zA-Z0-9][a-zA-Z0-9_.-]{0,63})?\Z", error="must be a word of at most 64 characters"
+        ),
+    )
+    runner_lost_s: float = setting(
+        5.0,
+        "As the scheduler's: cut off from Redis for four fifths of it, calls are stopped here.",
+        unit="s",
+        check=at_least(2),
+    )
     platform_name: str = setting(
         "millrace",
         "Label of this platform's containers; platforms on one engine need their own.",

@@ -155,6 +155,18 @@ class EngineChanged(_Fact, frozen=True):
     able: bool
 
 
+class DrainWished(_Fact, frozen=True):
+    """An operator wants the runner to be empty, or no longer."""
+
+    wished: bool
+
+
+class ContactChanged(_Fact, frozen=True):
+    """The runner may be thought lost by now, for Redis has not heard it; or it is heard again."""
+
+    cut: bool
+
+
 class DrainAsked(_Fact, frozen=True):
     """The runner is to leave: take nothing new, finish what runs."""
 
@@ -175,6 +187,8 @@ Event = (
     | ReadinessWanted
     | ImageMoved
     | EngineChanged
+    | DrainWished
+    | ContactChanged
     | DrainAsked
     | GraceOver
 )
@@ -395,6 +409,11 @@ def wanted_kind(wanted: messages.Wanted) -> Kind:
 _Step = Callable[["State", Execution, Any, int], list[Command]]
 
 
+#: Why a call that was stopped for such a reason is run again, if it is.
+_AGAIN: dict[StopReason | None, str] = {
+    StopReason.DRAIN: "the runner is draining",
+    StopReason.CUT_OFF: "the runner is cut off from Redis",
+}
 _BEGUN = frozenset({Phase.RUNNING, Phase.ENDED})
 #: The phase of a call's sandbox in each phase of the call; None: it has none.
 _SANDBOX_PHASES = {
@@ -409,16 +428,19 @@ class State:
     """All calls and sandboxes of one runner. One task of `service` owns it.
 
     Invariants: each assigned call gets exactly one of `EndCall`, `HandBack` and `TryAgain` for its
-    entry, and once nothing of it is left, that is told; while draining, or while the engine is
-    away, nothing is started.
+    entry, and once nothing of it is left, that is told; while draining, cut off from Redis, or
+    while the engine is away, nothing is started.
     """
 
     def __init__(self, runner_id: str, *, memory_mb: int, result_max_bytes: int) -> None:
         """`memory_mb` is for all sandboxes together, idle ones included."""
         self.runner_id = runner_id
         self.result_max_bytes = result_max_bytes
-        self.draining = False
+        #: It drains because it is to leave; because an operator wants it to be empty.
+        self.leaving = self.emptying = False
         self.able = True
+        #: Whether it may be thought lost.
+        self.cut = False
         #: The latest reign of a scheduler that has assigned something here.
         self.epoch = 0
         self.calls: dict[str, Execution] = {}
@@ -438,9 +460,14 @@ class State:
         elif type(event) is AssignedTogether:
             for call in event.calls:
                 commands += self._deadline_of(call.head, now_ms)
-        if self.draining and not self.calls:
+        if self.leaving and not self.calls:
             commands.append(Leave())
         return commands
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no more calls."""
+        return self.leaving or self.emptying
 
     def check(self) -> None:
         """Raise AssertionError unless the invariants hold. For tests, after every event."""
@@ -503,6 +530,8 @@ class State:
         """Return why nothing can be begun here; "" if it can."""
         if self.draining:
             return "the runner is draining"
+        if self.cut:
+            return _AGAIN[StopReason.CUT_OFF]
         return "" if self.able else "the container engine is away"
 
     def _assigned_again(self, known: Execution, event: Assigned) -> list[Command]:
@@ -678,7 +707,7 @@ class State:
         execution.phase = Phase.ENDED
         reached = outcome.judge(result, head.image, execution.stop_reason)
         if self._unbegun(execution, result):
-            execution.hand_back = "the runner is draining"
+            execution.hand_back = _AGAIN[execution.stop_reason]
         elif isinstance(reached, messages.Failed) and whole:
             execution.again = self._next_attempt(execution, result, reached, now_ms)
         if freed:
@@ -711,7 +740,7 @@ class State:
     def _unbegun(self, execution: Execution, result: runs.Result) -> bool:
         """Say whether a call had not started when the runner was to leave: it goes back freely."""
         return (
-            execution.stop_reason is StopReason.DRAIN
+            execution.stop_reason in _AGAIN
             and execution.started_ms is None
             and isinstance(result.ending, runs.EngineFailed | runs.Stopped)
         )
@@ -733,7 +762,7 @@ class State:
             runner_id=self.runner_id, log=result.log,
         )  # fmt: skip
         record = retrying.waiting_record(following, failure)
-        delayed = execution.stop_reason is not StopReason.DRAIN
+        delayed = execution.stop_reason not in _AGAIN
         return TryAgain(execution.entry_id, following, record, delayed)
 
     def _removed(self, execution: Execution) -> Command:
@@ -788,7 +817,7 @@ class State:
         return []
 
     def _wanted(self, event: ReadinessWanted, _: int) -> list[Command]:
-        if not self.draining:
+        if not self.leaving:
             self.pool.want(event.kinds)
         return []
 
@@ -800,22 +829,55 @@ class State:
         """Begin nothing while the engine is away: what waits goes back, others may be able."""
         self.able = event.able
         if self.able:
-            self.pool.resume()
+            self._resume()
             return [Beat()]
         self.pool.pause()
         return [Beat(), *self._put_back_all(self._why_not())]
 
+    def _resume(self) -> None:
+        if self.able and not self.cut:
+            self.pool.resume()
+
+    def _contact(self, event: ContactChanged, now_ms: int) -> list[Command]:
+        """Run nothing that others may be given. Async calls are run again, here or elsewhere."""
+        self.cut = event.cut
+        if not self.cut:
+            self._resume()
+            return []
+        self.pool.pause()
+        return [
+            *self._put_back_all(self._why_not()),
+            *self._stop_all(StopReason.CUT_OFF, now_ms),
+        ]
+
     def _drain(self, _: DrainAsked, __: int) -> list[Command]:
         """Take no more calls. Those that run go on; those that wait go back: others may be free."""
-        self.draining = True
+        self.leaving = True
+        return self._close()
+
+    def _wished(self, event: DrainWished, _: int) -> list[Command]:
+        """Do the same without leaving, or take calls again."""
+        if event.wished == self.emptying:
+            return []
+        self.emptying = event.wished
+        if event.wished:
+            return self._close()
+        if not self.leaving:
+            self.pool.open()
+        return [Beat()]
+
+    def _close(self) -> list[Command]:
         self.pool.close()
         return [Beat(), *self._put_back_all(self._why_not())]
 
     def _grace_over(self, _: GraceOver, now_ms: int) -> list[Command]:
+        return self._stop_all(StopReason.DRAIN, now_ms)
+
+    def _stop_all(self, reason: StopReason, now_ms: int) -> list[Command]:
         return [
             command
             for execution in list(self.calls.values())
-            for command in self._stop(execution, StopReason.DRAIN, now_ms)
+            for command in self._stop(execution, reason, now_ms)
         ]
 
     _doors: ClassVar[dict[type, Callable[["State", Any, int], list[Command]]]] = {
@@ -834,6 +896,8 @@ class State:
         ReadinessWanted: _wanted,
         ImageMoved: _moved,
         EngineChanged: _engine,
+        DrainWished: _wished,
+        ContactChanged: _contact,
         DrainAsked: _drain,
         GraceOver: _grace_over,
     }

@@ -11,13 +11,14 @@ import structlog
 from redis.exceptions import RedisError
 
 from services.runner import engine, heartbeat, janitor, metrics, state
+from services.runner.contact import Contact
 from services.runner.images import PullFailed
 from services.runner.pool import Kind
 from services.runner.service import Runner
 from services.runner.settings import Settings
 from services.runner.world import World
-from shared import clock, keys, messages, scripts, streams
-from shared.errors import Unavailable, Undecodable
+from shared import clock, ids, keys, messages, scripts, streams
+from shared.errors import Refused, Unavailable, Undecodable
 from shared.metrics import UNDECODABLE
 
 log = structlog.get_logger()
@@ -29,6 +30,9 @@ _TAGS_S = 5.0
 _BEAT_PAUSE_S = 0.1
 _WANTED_S = 1.0
 _ENGINE_CHECK_S = 1.0
+#: How often it is looked whether this runner may be thought lost: far more often than the time for
+#: stopping its calls is long.
+_CONTACT_S = 0.2
 
 
 class Upkeep:
@@ -45,6 +49,8 @@ class Upkeep:
         """`info` is what the engine said of itself at the start."""
         self._id, self._settings, self._world, self._info = runner_id, settings, world, info
         self._runner = runner
+        self._name = settings.runner_name or ids.host_name()
+        self._contact = Contact(settings.runner_lost_s, clock.monotonic_s())
         self._folders = Path(settings.runner_folder)
         #: Signs of life of all runners, and of all runners' folders.
         self._beats: dict[str, janitor.Sign] = {}
@@ -98,14 +104,36 @@ class Upkeep:
             sandboxes=pool.counts(),
             idle_memory_mb=pool.idle_mb(),
             now_ms=now_ms,
+            name=self._name,
         )
         for name in ("idle", "busy", "starting"):
             metrics.SANDBOXES.labels(name).set(sum(getattr(s, name) for s in sent.sandboxes))
+        sent_s = clock.monotonic_s()
         try:
-            await self._world.outbox.send(scripts.tell(sent))
+            wished = await self._world.outbox.send(scripts.tell(sent))
         except Unavailable as error:
             # The next one is due in a second.
             log.warning("heartbeat_unsent", error=error.message)
+            if isinstance(error, Refused):
+                self._contact.heard(clock.monotonic_s())
+        else:
+            self._contact.heard(sent_s)
+            self._wish(wished=bool(wished))
+
+    def _wish(self, *, wished: bool) -> None:
+        if wished != self._runner.state.emptying:
+            log.info("drain_wished", wished=wished)
+            self._runner.apply(state.DrainWished(wished))
+
+    async def watch_contact(self) -> None:
+        """Notice when this runner may be thought lost, and when it is heard again, for ever."""
+        while True:
+            await asyncio.sleep(_CONTACT_S)
+            cut = self._contact.is_lost(clock.monotonic_s(), self._world.outbox.left_s)
+            if cut != self._runner.state.cut:
+                log.warning("contact_changed", cut_off=cut, calls=len(self._runner.state.calls))
+                metrics.CUT_OFF.inc(int(cut))
+                self._runner.apply(state.ContactChanged(cut))
 
     async def watch_engine(self) -> None:
         """Notice when the engine goes and when it is back, for ever."""

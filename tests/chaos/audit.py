@@ -156,5 +156,7 @@ def of_files(stage: Stage, young: dict[str, Counter[str]]) -> Defects:
 
 def sockets(stage: Stage) -> list[str]:
     """Return the sockets by which sandboxes reach their runners."""
-    folder = Path(stage.platform.services[0].env["RUNNER_FOLDER"])
-    return [str(path) for path in folder.rglob("*") if path.is_socket()]
+    # Not by `rglob`: that stumbles over folders that are removed meanwhile.
+    walked = os.walk(stage.platform.services[0].env["RUNNER_FOLDER"])
+    paths = [Path(folder, name) for folder, _, names in walked for name in names]
+    return [str(path) for path in paths if path.is_socket()]

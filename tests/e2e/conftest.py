@@ -27,6 +27,11 @@ JWT_AUTH_KEY = "the management key of the tests, long enough"
 _shown: list[Platform] = []
 
 
+def show(platform: Platform) -> None:
+    """Have the logs of a platform shown if the running test fails."""
+    _shown.append(platform)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     """Show what the services logged during a failed test."""
@@ -97,7 +102,7 @@ def new_platform(
             database(mysql_server) as db_url,
             Platform(db_url, platform_redis(), folder, settings) as made,
         ):
-            _shown.append(made)
+            show(made)
             yield made
 
     return make

@@ -53,17 +53,24 @@ class Service:
     process: "subprocess.Popen[bytes] | None" = None
     #: What Python runs, if it is not the service's module itself.
     arguments: list[str] = field(default_factory=list)
+    #: What the process is started by, for one that is elsewhere; and the address it has there.
+    starter: tuple[str, ...] = ()
+    address: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
         """Where it serves HTTP."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     def start(self) -> None:
         """Start the process; does not wait until it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *(self.arguments or ["-m", f"services.{self.role}"])],
+                [
+                    *self.starter,
+                    sys.executable,
+                    *(self.arguments or ["-m", f"services.{self.role}"]),
+                ],
                 cwd=ROOT,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
@@ -75,7 +82,7 @@ class Service:
         """Return whether `/readyz` says 200; fails the test if the process has ended."""
         if self.process is None or self.process.poll() is not None:
             pytest.fail(f"{self.role} ended; its log:\n{self.log_tail()}")
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=5)
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status == http.client.OK
@@ -136,7 +143,14 @@ class Platform:
     name: str = field(default_factory=lambda: f"e2e-{secrets.token_hex(4)}")
     services: list[Service] = field(default_factory=list)
 
-    def add(self, role: Role, **settings: str) -> Service:
+    def add(
+        self,
+        role: Role,
+        *,
+        starter: tuple[str, ...] = (),
+        address: str = "127.0.0.1",
+        **settings: str,
+    ) -> Service:
         """Start one more replica, with settings of its own; does not wait until it is ready."""
         port = free_port()
         env = {name: os.environ[name] for name in INHERITED if name in os.environ}
@@ -151,7 +165,9 @@ class Platform:
             "RUNNER_FOLDER": f"/tmp/{self.name}",
         }
         log = self.folder / f"{len(self.services)}-{role}.log"
-        service = Service(role, env | self.settings | settings, log, port)
+        service = Service(
+            role, env | self.settings | settings, log, port, starter=starter, address=address
+        )
         service.start()
         self.services.append(service)
         return service

@@ -1,5 +1,6 @@
 """Do the client's commands write what scripts rely on? The packed file, on a real platform."""
 
+import asyncio
 import base64
 import json
 import re
@@ -355,8 +356,30 @@ class TestThePlatform:
 
         await eventually(listed, 30)
         lines = fn.ok("runners").splitlines()
-        assert lines[0].split()[:3] == ["id", "state", "calls"]
+        assert lines[0].split()[:4] == ["id", "name", "state", "calls"]
         assert "ready" in lines[1]
+
+    async def test_a_runner_is_drained_and_undrained(
+        self, fn: Fn, http: aiohttp.ClientSession, platform: Platform
+    ) -> None:
+        client = Client(http, platform.url)
+        [runner] = (await client.get("/v1/runners")).json()["runners"]
+        try:
+            done = fn("runners", "drain", runner["name"], "--wait", "--timeout", "1m")
+            assert (done.code, done.out) == (0, f"{runner['name']} is empty\n")
+            assert "draining" in fn.ok("runners")
+            told = fn("runners", "-o", "json").json()
+            assert [(r["draining"], r["running"], r["sandboxes"]) for r in told] == [(True, 0, [])]
+        finally:
+            assert fn.ok("runners", "undrain", runner["id"]) == f"{runner['id']} takes calls\n"
+
+        async def is_ready() -> bool:
+            return "ready" in await asyncio.to_thread(fn.ok, "runners")
+
+        await eventually(is_ready, 30)
+        unknown = fn("runners", "drain", runner["name"] + "x")
+        assert unknown.code == Exit.REFUSED
+        assert f"did you mean {runner['name']}" in unknown.err
 
     def test_doctor(self, fn: Fn) -> None:
         found = {f["what"]: f["state"] for f in fn("doctor", "-o", "json").json()}

@@ -233,3 +233,29 @@ async def test_an_absence_of_mysql_leaves_known_routes_and_all_records(
         done = await all_recorded(client, app, "success", len(answered) + len(known))
         assert Counter(c["id"] for c in done) == Counter([*answered, *known])
         assert {path.lstrip("/") for path in world.hits} == set(known)
+
+
+async def test_calls_go_on_while_redis_is_away_for_longer_than_a_runner_may_be_unheard(
+    new_platform: Callable[..., Any],
+    http: aiohttp.ClientSession,
+    app: str,
+    function_image: Image,
+) -> None:
+    with redis_container() as (container, url), new_platform(MQ_URL=url) as platform:
+        platform.start()
+        client = Client(http, platform.url)
+        path = await client.deploy(app, "/x", function_image("sleep 12; exec cat"))
+        caller = asyncio.create_task(client.post(path, data=b"x"))
+
+        async def it_runs() -> bool:
+            listed = await client.get("/v1/runners")
+            return any(runner["running"] for runner in listed.json()["runners"])
+
+        await eventually(it_runs, 20)
+        engine = container.get_wrapped_container()
+        await asyncio.to_thread(engine.kill)
+        await asyncio.sleep(7)  # the outage itself, longer than RUNNER_LOST_S
+        await asyncio.to_thread(engine.start)
+        answer = await caller
+        assert (answer.status, answer.body) == (200, b"x"), answer.text
+        assert (await client.ended(answer.call_id))["attempt"] == 1

@@ -412,7 +412,7 @@ async def test_a_redis_without_memory_takes_nothing_new_but_can_be_emptied(
 
 async def test_a_heartbeat_is_told_and_kept(redis: streams.Redis) -> None:
     beat = messages.Heartbeat("r1", "engine", 1, 1024, 2.0, "amd64")
-    await run(redis, scripts.tell(beat))
+    assert await run(redis, scripts.tell(beat)) == 0
     [(_, told)] = await entries(redis, keys.EVENTS)
     kept = await redis.hgetall(keys.RUNNERS)
     assert messages.decode(told[b"m"], messages.Event) == beat

@@ -1,16 +1,18 @@
 """Does the pipe to Redis keep order, survive losses, and tell who waits?"""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from shared import keys, messages, scripts, streams
-from shared.errors import Unavailable
-from shared.pipe import Pipe
+from shared.errors import Refused, Unavailable
+from shared.pipe import Pipe, refused
 from tests.conftest import eventually
 
 
@@ -44,6 +46,7 @@ async def test_a_lost_connection_is_told_and_made_again(redis: streams.Redis) ->
         await redis.client_kill_filter(_id=own_id)
         with pytest.raises(Unavailable):
             await waiting
+        assert pipe.left_s is not None
         assert await pipe.send(("PING",)) == b"PONG"
 
 
@@ -58,6 +61,8 @@ async def test_a_redis_that_falls_silent_is_given_up(redis: streams.Redis) -> No
     async with piped(redis, answer_s=0.5) as pipe:
         with pytest.raises(Unavailable, match="silent"):
             await pipe.send(("BLPOP", "nothing", 0))
+        await asyncio.sleep(0)
+        assert pipe.left_s is None
 
 
 async def test_after_an_absence_the_owner_of_a_stream_reads_all_of_it(redis: streams.Redis) -> None:
@@ -95,3 +100,35 @@ async def test_an_end_can_free_capacity_in_the_same_step(redis: streams.Redis) -
     entries: Any = await redis.xrange(keys.EVENTS)
     event: Any = messages.decode(entries[0][1][b"m"], messages.Event)
     assert event == freed
+
+
+@pytest.mark.parametrize(("listens", "kind"), [(False, Refused), (True, Unavailable)])
+async def test_a_redis_that_refuses_is_told_from_one_that_is_silent(
+    *, listens: bool, kind: type[Unavailable]
+) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if listens:
+            silent.listen()
+        redis = streams.connect(f"redis://127.0.0.1:{silent.getsockname()[1]}")
+        async with piped(redis, answer_s=0.5) as pipe:
+            with pytest.raises(Unavailable) as raised:
+                await pipe.send(("PING",))
+        await redis.aclose()
+    assert raised.type is kind
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (ConnectionRefusedError(), True),
+        (socket.gaierror(socket.EAI_NONAME, "nobody's name"), True),
+        (socket.gaierror(socket.EAI_AGAIN, "no answer"), False),
+        (OSError(113, "no route to host"), False),
+        (TimeoutError(), False),
+    ],
+)
+def test_what_a_refusal_is(error: OSError, *, is_one: bool) -> None:
+    wrapped = RedisConnectionError("cannot connect")
+    wrapped.__cause__ = error
+    assert refused(wrapped) is is_one

@@ -121,7 +121,8 @@ def test_a_run_that_ended_before_it_could_be_stopped_counts_as_it_ended(
 def test_each_reason_to_stop_has_a_code() -> None:
     codes = {judged(runs.Result(runs.Stopped()), reason).code for reason in StopReason}
     assert codes <= CODES.keys()
-    assert len(codes) == len(StopReason)
+    # A runner that leaves and one that is cut off are both lost to the caller.
+    assert len(codes) == len(StopReason) - 1
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,10 @@ def test_a_heartbeat_offers_what_the_engine_has() -> None:
     count = messages.SandboxCount("a", "/p", "k", 1, 2, 3)
     beat = heartbeat.build(
         "r1", INFO, memory_mb=0, overcommit=8.0, able=True, draining=False,
-        images=("i",), running=3, sandboxes=(count,), idle_memory_mb=128, now_ms=NOW_MS,
+        images=("i",), running=3, sandboxes=(count,), idle_memory_mb=128, now_ms=NOW_MS, name="n",
     )  # fmt: skip
     assert (beat.memory_mb, beat.cpus, beat.engine_id) == (21_600, 16.0, "e")
+    assert (beat.runner_id, beat.name) == ("r1", "n")
     assert (beat.sandboxes, beat.idle_memory_mb, beat.running) == ((count,), 128, 3)
 
 

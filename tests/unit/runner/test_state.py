@@ -1,7 +1,7 @@
 """What does the runner decide? Given events, expect commands."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -17,7 +17,9 @@ from services.runner.state import (
     Beat,
     CallerLeft,
     Command,
+    ContactChanged,
     DrainAsked,
+    DrainWished,
     DropEntry,
     EndCall,
     EngineChanged,
@@ -719,6 +721,81 @@ def test_a_call_that_ended_by_itself_while_being_drained_keeps_its_answer(h: Har
 def test_what_is_wanted_is_of_no_interest_while_draining(h: Harness) -> None:
     h.given(DrainAsked())
     assert h.given(ReadinessWanted((KIND,))) == [Leave()]
+
+
+# An operator wants it to be empty.
+
+
+def test_a_drained_runner_hands_back_what_waits_and_what_comes_and_stays(h: Harness) -> None:
+    h.given(assigned())
+    assert h.given(DrainWished(wished=True)) == [
+        Beat(),
+        HandBack(E1, HEAD, "the runner is draining"),
+    ]
+    assert h.given(ready()) == [RemoveSandbox("1")]
+    [back] = h.given(assigned(head(call_id="c2"), E2))
+    assert isinstance(back, HandBack)
+    assert h.given(DrainWished(wished=True)) == []
+
+
+def test_a_drained_runner_finishes_its_calls_and_lets_all_sandboxes_go(h: Harness) -> None:
+    h.running()
+    h.given(DrainWished(wished=True))
+    commands = h.given(ended())
+    assert ending(commands).record.status == "success"
+    assert RemoveSandbox("1") in commands
+    assert h.given(SandboxGone("1")) == [FreeCapacity("c1")]
+    assert len(h.state.pool) == 0
+
+
+def test_a_drained_runner_keeps_none_ready_until_it_takes_calls_again(h: Harness) -> None:
+    wanted = replace(KIND, least=2)
+    h.given(ReadinessWanted((wanted,)), ready("1"), ready("2"))
+    assert h.given(DrainWished(wished=True))[1:] == [RemoveSandbox("1"), RemoveSandbox("2")]
+    h.given(SandboxGone("1"), SandboxGone("2"))
+    assert h.given(ReadinessWanted((wanted,)), Ticked()) == []
+    beat, *starts = h.given(DrainWished(wished=False))
+    assert beat == Beat()
+    assert starts == [StartSandbox("3", wanted, "async"), StartSandbox("4", wanted, "async")]
+
+
+def test_a_runner_that_leaves_is_not_kept_by_the_end_of_a_wish(h: Harness) -> None:
+    h.given(ReadinessWanted((replace(KIND, least=1),)), ready())
+    h.given(DrainWished(wished=True), DrainAsked())
+    assert h.given(DrainWished(wished=False)) == [Beat(), Leave()]
+
+
+# Redis does not hear the runner.
+
+
+def test_a_runner_that_is_cut_off_stops_what_runs_and_begins_nothing(h: Harness) -> None:
+    h.running()
+    h.given(assigned(head(call_id="c2"), E2))
+    back, stop = h.given(ContactChanged(cut=True))
+    assert isinstance(back, HandBack)
+    assert stop == StopSandbox("1")
+    reply = ending(h.given(ended(STOPPED, reusable=False))).reply
+    assert reply is not None
+    assert isinstance(reply.outcome, messages.Failed)
+    assert reply.outcome.code == "runner_lost"
+    assert h.given(assigned(head(call_id="c3"), E3)) == [
+        HandBack(E3, head(call_id="c3"), "the runner is cut off from Redis")
+    ]
+
+
+def test_an_async_call_stopped_by_a_cut_is_another_attempts(h: Harness) -> None:
+    h.running(async_head())
+    h.given(ContactChanged(cut=True), ended(STOPPED, reusable=False))
+    [back] = h.given(SandboxGone("1"))
+    assert isinstance(back, HandBack)
+    assert (back.head.attempt, back.why) == (2, "the runner is cut off from Redis")
+
+
+def test_a_runner_that_is_heard_again_takes_calls(h: Harness) -> None:
+    h.given(ContactChanged(cut=True), EngineChanged(able=False), ContactChanged(cut=False))
+    assert isinstance(h.given(assigned())[0], HandBack)
+    h.given(EngineChanged(able=True))
+    assert isinstance(h.given(assigned(HEAD, E2))[0], StartSandbox)
 
 
 # The table.

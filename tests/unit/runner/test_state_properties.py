@@ -93,7 +93,7 @@ class Shell:
                 if isinstance(command, state.TryAgain):
                     self.look_at_next(command.head, command.record)
             self.left = state.Leave() in commands
-            assert self.left == (self.state.draining and not self.state.calls)
+            assert self.left == (self.state.leaving and not self.state.calls)
 
     def perform(self, command: Command) -> None:
         match command:
@@ -131,6 +131,7 @@ class Shell:
     def start(self, sandbox_id: str, of: Kind) -> None:
         assert sandbox_id not in self.rooms
         assert not self.state.draining
+        assert not self.state.cut
         assert self.state.able
         alike = [r for r in self.rooms.values() if r.kind.key == of.key and r.phase != "removing"]
         assert not of.most or len(alike) < of.most
@@ -267,7 +268,7 @@ class Shell:
         least = {wanted.key: wanted.least for wanted in self.wanted}
         assert all(count <= least.get(key, 0) for key, count in idle.items()), idle
         if self.state.draining:
-            assert self.left
+            assert self.left == self.state.leaving
             assert not self.rooms
 
 
@@ -456,7 +457,7 @@ class Life(RuleBasedStateMachine):
             bounds = {"most": most(route, revision), "least": least}
             kinds.append(replace(route, key=key(route, revision), revision=revision, **bounds))
         self.shell.apply(state.ReadinessWanted(tuple(kinds)))
-        if not self.shell.state.draining:
+        if not self.shell.state.leaving:
             self.shell.wanted = tuple(kinds)
 
     @rule(digest=st.sampled_from(["d0", "d1"]))
@@ -468,12 +469,21 @@ class Life(RuleBasedStateMachine):
     def the_engine_goes_or_comes(self, *, able: bool) -> None:
         self.shell.apply(state.EngineChanged(able))
 
+    @rule(wished=st.booleans())
+    def it_is_to_be_empty_or_not(self, *, wished: bool) -> None:
+        self.shell.apply(state.DrainWished(wished))
+
+    @rule(cut=st.booleans())
+    def it_is_cut_off_or_heard_again(self, *, cut: bool) -> None:
+        self.shell.apply(state.ContactChanged(cut))
+        assert not (cut and self.shell.busy())
+
     @rule()
     def the_runner_is_to_leave(self) -> None:
         if self.count > 20:
             self.shell.apply(state.DrainAsked())
 
-    @precondition(lambda self: self.shell.state.draining)
+    @precondition(lambda self: self.shell.state.leaving)
     @rule()
     def the_grace_is_over(self) -> None:
         self.shell.apply(state.GraceOver())

@@ -1,5 +1,6 @@
 """Does a runner remove what the dead have left, and nothing else? Redis and engine are fakes."""
 
+import asyncio
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,11 +9,15 @@ from types import SimpleNamespace
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from services.runner import state
+from services.runner.contact import Contact
 from services.runner.engine import EngineInfo, Found
 from services.runner.janitor import Sign, folder_name
 from services.runner.settings import Settings
 from services.runner.upkeep import Upkeep
 from shared import clock, messages
+from shared.errors import Refused, Unavailable
+from tests.conftest import eventually
 
 ME, DEAD = "runner-here-0123abcd", "runner-there-4567cdef"
 
@@ -123,3 +128,68 @@ async def test_folders_of_the_dead_are_removed_whether_or_not_redis_answers(plac
     assert strangers.exists()
     assert new.exists()
     assert (place.folder / folder_name(ME)).exists()
+
+
+@dataclass
+class Told:
+    """What a runner's state was told."""
+
+    emptying: bool = False
+    cut: bool = False
+    events: list[object] = field(default_factory=list)
+
+    def apply(self, event: object) -> None:
+        self.events.append(event)
+        if isinstance(event, state.DrainWished):
+            self.emptying = event.wished
+
+
+async def beaten(place: Place, answer: object) -> tuple[Told, float]:
+    """Return what the state was told after a heartbeat that got this answer, and when it is due."""
+    told = Told()
+
+    async def send(_: object) -> object:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    pool = SimpleNamespace(counts=tuple, idle_mb=lambda: 0)
+    known = SimpleNamespace(
+        emptying=False, cut=False, able=True, draining=False, calls={}, pool=pool
+    )
+    place.upkeep._runner = SimpleNamespace(state=known, apply=told.apply)  # type: ignore[assignment]
+    place.upkeep._world = SimpleNamespace(outbox=SimpleNamespace(send=send))  # type: ignore[assignment]
+    place.upkeep._contact = Contact(5.0, 0.0)
+    await place.upkeep._beat()
+    return told, place.upkeep._contact.due_s(None)
+
+
+async def test_the_answer_to_a_heartbeat_says_whether_to_drain(place: Place) -> None:
+    told, due_s = await beaten(place, 1)
+    assert told.events == [state.DrainWished(wished=True)]
+    assert due_s > clock.monotonic_s()
+    told, _ = await beaten(place, 0)
+    assert told.events == []
+
+
+async def test_silence_is_no_sign_of_life_and_a_refusal_is(place: Place) -> None:
+    told, due_s = await beaten(place, Unavailable("silent for 5 s"))
+    assert (told.events, due_s) == ([], 4.0)
+    told, due_s = await beaten(place, Refused("connection refused"))
+    assert told.events == []
+    assert due_s > clock.monotonic_s()
+
+
+async def test_a_runner_whose_excuse_has_ended_notices_that_it_is_cut_off(place: Place) -> None:
+    told, _ = await beaten(place, Unavailable("silent for 5 s"))
+    outbox = place.upkeep._world.outbox
+    outbox.left_s = clock.monotonic_s()
+    watching = asyncio.create_task(place.upkeep.watch_contact())
+    await asyncio.sleep(0)
+    outbox.left_s = None
+
+    async def is_told() -> bool:
+        return told.events[:1] == [state.ContactChanged(cut=True)]
+
+    await eventually(is_told, 5)
+    watching.cancel()

@@ -1,0 +1,46 @@
+"""May this runner be thought lost by now? Pure: it is, if Redis has not heard it for long.
+
+The scheduler gives the calls of a runner to others when its heartbeats have stayed away for
+`RUNNER_LOST_S`. By then nothing of them may run here. So the runner reckons from when the last
+heartbeat that Redis has answered was sent, which is before anybody heard it, and stops its calls a
+fifth of the time earlier: that is for the stopping.
+
+Example: with 5 s, and a heartbeat sent at 10.0 and answered, calls are stopped at 14.0; the
+scheduler gives them away at 15.0 at the earliest.
+
+A Redis that is away is so for all, the scheduler included, who gives all runners time anew when it
+is back. So calls go on while it says itself that it is away: it refuses connections, which is as
+good as an answer; or it has ended one since it last answered, which is believed for `RESTART_S`. A
+network that is cut says nothing.
+"""
+
+#: How long Redis may take to come back after it has ended a connection, in seconds.
+RESTART_S = 30.0
+_PART = 0.8
+
+
+class Contact:
+    """When this runner was last heard for sure, in monotonic seconds."""
+
+    def __init__(self, lost_after_s: float, now_s: float) -> None:
+        """`lost_after_s` is the scheduler's `RUNNER_LOST_S`."""
+        self._stop_after_s = _PART * lost_after_s
+        self._heard_s = now_s
+
+    def heard(self, sent_s: float) -> None:
+        """Note that what was sent then has been answered. Answers may come in any order."""
+        self._heard_s = max(self._heard_s, sent_s)
+
+    def due_s(self, left_s: float | None) -> float:
+        """Return when it may be thought lost, unless it is heard before.
+
+        `left_s` is when Redis last ended a connection itself; None if it never did.
+        """
+        due_s = self._heard_s + self._stop_after_s
+        if left_s is None or left_s <= self._heard_s:
+            return due_s
+        return max(due_s, left_s + RESTART_S)
+
+    def is_lost(self, now_s: float, left_s: float | None = None) -> bool:
+        """Say whether it may be thought lost."""
+        return now_s >= self.due_s(left_s)

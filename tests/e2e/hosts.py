@@ -1,0 +1,238 @@
+"""How do several hosts play on one machine? Each has a network and a container engine of its own.
+
+A host is a network namespace, joined by a pair of virtual cables to a bridge that they all share
+with this machine, and a dockerd in it, with its own data, containerd, iptables and bridge. What
+runs on a host reaches this machine by the bridge's address alone. All of it goes when the play is
+over, also if it fails midway.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from signal import SIGKILL
+
+import pytest
+
+from shared import clock
+from tests.e2e import images
+from tests.e2e.platforms import Platform, Service
+
+_TOOLS = ("ip", "iptables", "nsenter", "unshare", "dockerd")
+_ENGINE_START_S, _ENGINE_END_S = 30, 30
+#: A cable that is cut swallows what is sent, and tells nobody.
+_CUT = (("INPUT", "-i"), ("OUTPUT", "-o"), ("FORWARD", "-i"), ("FORWARD", "-o"))
+#: An engine finds its identity in /etc/docker, so each host gets one of its own.
+_OWN_ETC = 'mkdir -p /etc/docker && mount --bind "$0" /etc/docker && exec "$@"'
+
+
+def require() -> None:
+    """Skip or fail (see `images.unable`) unless hosts can be played here."""
+    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    if missing:
+        images.unable(f"hosts are played with {', '.join(missing)}, which are not here")
+    if os.geteuid() != 0:
+        images.unable("hosts are played by root alone")
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.decode().strip()}")
+    return done.stdout.decode()
+
+
+@dataclass
+class Host:
+    """A machine of the play: its name is that of its network namespace, and of its runner."""
+
+    name: str
+    address: str
+    folder: Path
+    runner: Service | None = None
+    _cut: bool = field(default=False, init=False)
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """What a command is to begin with that is to run there."""
+        return ("nsenter", f"--net=/run/netns/{self.name}")
+
+    @property
+    def socket(self) -> str:
+        """Where its engine is reached, on this machine too."""
+        return f"unix://{self.folder}/engine.sock"
+
+    def docker(self, *arguments: str, stdin: bytes | None = None) -> str:
+        """Return what a docker command prints that is for its engine."""
+        return images.docker("-H", self.socket, *arguments, stdin=stdin)
+
+    def load(self, image: str) -> None:
+        """Give its engine an image of this machine's, without any registry."""
+        saved = subprocess.run(["docker", "save", image], capture_output=True, check=True)
+        self.docker("load", stdin=saved.stdout)
+
+    def containers(self, label: str) -> list[str]:
+        """Return the ids of its containers with a label, running or not."""
+        return self.docker("ps", "-aq", "--no-trunc", "--filter", f"label={label}").split()
+
+    def cut(self) -> None:
+        """Let packets between it and all others vanish."""
+        self._cut = True
+        for chain, side in _CUT:
+            _run(*self.inside, "iptables", "-w", "-I", chain, side, "eth0", "-j", "DROP")
+
+    def mend(self) -> None:
+        """Let them through again."""
+        if not self._cut:
+            return
+        self._cut = False
+        for chain, side in _CUT:
+            _run(*self.inside, "iptables", "-w", "-D", chain, side, "eth0", "-j", "DROP")
+
+    def join(self, platform: Platform, **settings: str) -> Service:
+        """Start a runner there that knows of the platform where its Redis is."""
+        self.runner = platform.add(
+            "runner",
+            starter=self.inside,
+            address=self.address,
+            DOCKER_HOST=self.socket,
+            RUNNER_NAME=self.name,
+            RUNNER_FOLDER=str(self.folder / "run"),
+            **settings,
+        )
+        return self.runner
+
+
+@dataclass(frozen=True)
+class Lan:
+    """The hosts, and the address by which they reach this machine."""
+
+    gateway: str
+    hosts: list[Host]
+
+
+@contextmanager
+def lan(count: int) -> Iterator[Lan]:
+    """Play so many hosts while inside."""
+    name, net = f"mr{secrets.token_hex(3)}", f"10.213.{secrets.randbelow(256)}"
+    gateway = f"{net}.1"
+    with ExitStack() as undo:
+        _run("ip", "link", "add", name, "type", "bridge")
+        undo.callback(_run, "ip", "link", "del", name)
+        _run("ip", "addr", "add", f"{gateway}/24", "dev", name)
+        _run("ip", "link", "set", name, "up")
+        folder = Path(tempfile.mkdtemp(prefix="mr-"))  # paths of sockets must be short
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        hosts = []
+        for number in range(1, count + 1):
+            host = Host(f"{name}-{number}", f"{net}.{10 + number}", folder / str(number))
+            host.folder.mkdir()
+            undo.enter_context(_wired(host, name, gateway))
+            undo.enter_context(_engine(host, f"{net}.0/24"))
+            hosts.append(host)
+        for host in hosts:
+            _wait_for_engine(host)
+        yield Lan(gateway, hosts)
+
+
+@contextmanager
+def _wired(host: Host, bridge: str, gateway: str) -> Iterator[None]:
+    """Give a host its network."""
+    cable = f"{bridge}v{host.name.rpartition('-')[2]}"
+    _run("ip", "netns", "add", host.name)
+    try:
+        _run(
+            *("ip", "link", "add", cable, "type", "veth"),
+            *("peer", "name", "eth0", "netns", host.name),
+        )
+        _run("ip", "link", "set", cable, "master", bridge, "up")
+        inside = ("ip", "-n", host.name)
+        _run(*inside, "link", "set", "lo", "up")
+        _run(*inside, "addr", "add", f"{host.address}/24", "dev", "eth0")
+        _run(*inside, "link", "set", "eth0", "up")
+        _run(*inside, "route", "add", "default", "via", gateway)
+        yield
+    finally:
+        # Its end of the cable may live on for a while, with what still has the namespace open.
+        with suppress(RuntimeError):
+            _run("ip", "link", "del", cable)
+        _run("ip", "netns", "del", host.name)
+
+
+@contextmanager
+def _engine(host: Host, insecure: str) -> Iterator[None]:
+    """Run a container engine on a host, that takes registries of a network without TLS."""
+    here, etc = host.folder, host.folder / "etc"
+    etc.mkdir()
+    command = (
+        *(*host.inside, "unshare", "--mount", "sh", "-c", _OWN_ETC, str(etc)),
+        *("dockerd", "--data-root", str(here / "data"), "--exec-root", str(here / "exec")),
+        *("--pidfile", str(here / "engine.pid"), "-H", host.socket),
+        *("--insecure-registry", insecure),
+    )
+    with (here / "engine.log").open("wb") as log:
+        engine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        with suppress(RuntimeError, subprocess.TimeoutExpired):
+            if left := host.docker("ps", "-aq").split():
+                host.docker("rm", "-fv", *left)
+        engine.terminate()
+        try:
+            engine.wait(_ENGINE_END_S)
+        except subprocess.TimeoutExpired:
+            engine.kill()
+            engine.wait()
+        # It ends by itself with its engine, unless that was killed.
+        with suppress(OSError, ValueError):
+            os.kill(int((here / "exec" / "containerd" / "containerd.pid").read_text()), SIGKILL)
+
+
+def _wait_for_engine(host: Host) -> None:
+    until_s = clock.monotonic_s() + _ENGINE_START_S
+    while True:
+        try:
+            host.docker("version")
+        except RuntimeError:
+            if clock.monotonic_s() > until_s:
+                log = (host.folder / "engine.log").read_text(errors="replace")
+                pytest.fail(f"the engine of {host.name} does not answer; its log:\n{log[-4000:]}")
+            time.sleep(0.1)
+        else:
+            return
+
+
+def sleeping(there: Lan, seconds: str) -> set[str]:
+    """Return the names of the hosts on which a container runs `sleep` for so long."""
+    wanted = f"sleep\0{seconds}\0".encode()
+    found = set()
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            if process.name.isdigit() and (process / "cmdline").read_bytes() == wanted:
+                found.add(_host_of(there, process))
+    return found
+
+
+def _host_of(there: Lan, process: Path) -> str:
+    """Return the host of a process: that of the engine whose shim is among its ancestors."""
+    while process.name != "0":
+        command = (process / "cmdline").read_bytes().decode(errors="replace")
+        for host in there.hosts:
+            if f"{host.folder}/exec/" in command:
+                return host.name
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        process = process.parent / fields[1]
+    raise RuntimeError("it is no container of any host")
+
+
+def engine_id(host: Host) -> str:
+    """Return what a host's engine calls itself."""
+    return str(json.loads(host.docker("info", "--format", "{{json .ID}}")))
