@@ -50,6 +50,8 @@ class CallHead(Wire, frozen=True):
     sandbox_key: str = ""
     #: Version of the app's catalog at which the route was read: a later one has a larger one.
     revision: int = 0
+    #: Whether it counts in `keys.inflight`: who ends it takes it out there.
+    counted: bool = False
 
 
 class Parcel(Wire, frozen=True):

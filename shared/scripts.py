@@ -7,6 +7,7 @@ it. Each script here says what it needs and returns; the callers decide. What a 
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,7 +19,10 @@ PARCEL_INLINE_MAX_BYTES = 32 * 1024
 
 Part = str | bytes | int
 
-STALE, FULL = b"stale", b"full"
+STALE, FULL, BUSY, EARLY = b"stale", b"full", b"busy", b"early "
+#: How long a call counts as under way beyond its deadline, or (async) its acceptance, if nothing
+#: ever says that it has ended.
+_SYNC_COUNTED_MS, _ASYNC_COUNTED_MS = 60_000, 48 * 60 * 60 * 1000
 #: A script that begins so also works when Redis is out of memory: it takes away more than it
 #: adds, and without it a full Redis could never be emptied.
 _FREES = "#!lua flags=allow-oom"
@@ -135,16 +139,12 @@ def name(command: Command) -> str:
     return "step" if isinstance(command, Step) else str(command[0])
 
 
-_ENQUEUE = Script(
-    shared=("catalog calls finished", "queue_max inline_max"),
-    own=("apart", "app version head parcel record ttl_ms"),
-    first="""
-local waiting, versions = redis.call('XLEN', calls), {}
-""",
-    each="""
+_REFUSED = """
 if not versions[app] then versions[app] = redis.call('HGET', catalog, app) or '0' end
 if versions[app] ~= version then return 'stale' end
 if waiting >= tonumber(queue_max) then return 'full' end
+"""
+_ADDED = """
 if record ~= '' then redis.call('XADD', finished, '*', 'm', record) end
 local id
 if #parcel > tonumber(inline_max) then
@@ -156,8 +156,64 @@ else
 end
 waiting = waiting + 1
 return id
-""",
+"""
+_WAITING = """
+local waiting, versions = redis.call('XLEN', calls), {}
+"""
+
+_ENQUEUE = Script(
+    shared=("catalog calls finished", "queue_max inline_max"),
+    own=("apart", "app version head parcel record ttl_ms"),
+    first=_WAITING,
+    each=_REFUSED + _ADDED,
 )
+
+#: The same for an app with limits. How fast it is called is one number, the time at which its
+#: tokens are all there again (the generic cell rate algorithm): with 10 calls a second and a burst
+#: of 3, that may be 0.3 s away at most, and each call moves it by 0.1 s.
+_ENQUEUE_LIMITED = Script(
+    shared=("catalog calls finished", "queue_max inline_max"),
+    own=(
+        "apart inflight pace",
+        "app version head parcel record ttl_ms call_id until_ms max_inflight period_us burst_us",
+    ),
+    first=_WAITING
+    + """
+local time = redis.call('TIME')
+local now_us = time[1] * 1000000 + time[2]
+""",
+    each=_REFUSED
+    + """
+if max_inflight ~= '0' then
+  redis.call('ZREMRANGEBYSCORE', inflight, '-inf', string.format('%.0f', now_us / 1000))
+  if redis.call('ZCARD', inflight) >= tonumber(max_inflight) then return 'busy' end
+end
+if period_us ~= '0' then
+  local full_us = tonumber(redis.call('GET', pace) or '0')
+  -- Not further away than the burst: what was used up at a lower rate does not count at a higher.
+  full_us = math.max(math.min(full_us, now_us + burst_us), now_us) + period_us
+  local early_us = full_us - now_us - burst_us
+  if early_us > 0 then return 'early ' .. string.format('%.0f', early_us) end
+  local kept_ms = math.ceil((full_us - now_us) / 1000)
+  redis.call('SET', pace, string.format('%.0f', full_us), 'PX', string.format('%.0f', kept_ms))
+end
+if max_inflight ~= '0' then
+  redis.call('ZADD', inflight, until_ms, call_id)
+  redis.call('PEXPIRE', inflight, 345600000)
+end
+"""
+    + _ADDED,
+)
+
+
+class Limits(NamedTuple):
+    """What an app may have of calls; 0: as many as come."""
+
+    #: Calls accepted and not ended.
+    max_inflight: int
+    #: Microseconds between two calls at its rate, and those that its whole burst is worth.
+    period_us: int
+    burst_us: int
 
 
 def enqueue(
@@ -168,11 +224,13 @@ def enqueue(
     queue_max: int,
     record: messages.Record | None,
     parcel_ttl_ms: int,
+    limits: Limits | None = None,
 ) -> Step:
-    """api: accept a call. Returns the entry id, or `STALE`, or `FULL`, with nothing done.
+    """api: accept a call. Returns the entry id, or a refusal, with nothing done.
 
-    `catalog_version` is the version of the app's catalog that the route was read at;
-    `parcel_ttl_ms` 0 keeps a separate parcel until the call ends (async).
+    Refusals: `STALE`, `FULL`, `BUSY` (as many under way as `limits` allow), `EARLY` and the
+    microseconds until there is a token. `catalog_version` is the version of the app's catalog that
+    the route was read at; `parcel_ttl_ms` 0 keeps a separate parcel until the call ends (async).
     """
     own = (
         head.app,
@@ -184,7 +242,19 @@ def enqueue(
     )
     names = (keys.CATALOG_VERSIONS, keys.calls(head.mode), keys.FINISHED)
     shared = (names, (queue_max, PARCEL_INLINE_MAX_BYTES))
-    return Step(_ENQUEUE, shared, ((keys.parcel(head.call_id),), own))
+    apart = keys.parcel(head.call_id)
+    if limits is None:
+        return Step(_ENQUEUE, shared, ((apart,), own))
+    own_keys = (apart, keys.inflight(head.app), keys.pace(head.app))
+    counted = (head.call_id, _counts_until_ms(head), *limits)
+    return Step(_ENQUEUE_LIMITED, shared, (own_keys, (*own, *counted)))
+
+
+def _counts_until_ms(head: messages.CallHead) -> int:
+    """Return from when on a call does not count as under way, should nobody tell of its end."""
+    if head.deadline_ms:
+        return head.deadline_ms + _SYNC_COUNTED_MS
+    return head.accepted_ms + head.timeout_ms + _ASYNC_COUNTED_MS
 
 
 _ASSIGN = Script(
@@ -239,27 +309,39 @@ def forward_cancel(runner_id: str, call_id: str) -> Step:
     return Step(_FORWARD_CANCEL, ((), ()), own)
 
 
-_END = Script(
-    shared=("stream finished events complete", ""),
-    own=("reply_to parcel", "entry_id reply record freed"),
-    frees=True,
-    first="""
-local parcels = {}
-""",
-    each="""
+_END_EACH = """
 if freed ~= '' then redis.call('XADD', events, '*', 'm', freed) end
 if entry_id ~= '' and redis.call('XDEL', stream, entry_id) == 0 then return 0 end
 if reply ~= '' then redis.call('XADD', reply_to, 'NOMKSTREAM', '*', 'm', reply) end
 redis.call('XADD', finished, '*', 'm', record)
 parcels[#parcels + 1] = parcel
-return 1
-""",
-    last="""
+"""
+_END_FIRST = """
+local parcels = {}
+"""
+_END_LAST = """
 if #parcels > 0 then
   redis.call('UNLINK', unpack(parcels))
   redis.call('INCRBY', complete, #parcels)
 end
-""",
+"""
+
+_END = Script(
+    shared=("stream finished events complete", ""),
+    own=("reply_to parcel", "entry_id reply record freed"),
+    frees=True,
+    first=_END_FIRST,
+    each=_END_EACH + "return 1",
+    last=_END_LAST,
+)
+
+_END_COUNTED = Script(
+    shared=("stream finished events complete", ""),
+    own=("reply_to parcel inflight", "entry_id reply record freed call_id"),
+    frees=True,
+    first=_END_FIRST,
+    each=_END_EACH + "redis.call('ZREM', inflight, call_id)\nreturn 1",
+    last=_END_LAST,
 )
 
 
@@ -271,9 +353,11 @@ def end(
     reply_to: str,
     *,
     freed: messages.ExecutionFinished | None = None,
+    counted: bool = False,
 ) -> Step:
     """Whoever owns a call's entry: end the call, with its reply (if one waits) and its record.
 
+    `counted`: as its head says.
     `freed` is told to the scheduler in the same step, whoever owns the entry. Returns 1; or 0,
     with nothing else done, if the entry was no longer there: somebody else owns it. A reply stream
     that has expired is not made again: its api replica is gone.
@@ -281,8 +365,12 @@ def end(
     sent = messages.encode(reply) if reply and reply_to else b""
     told = messages.encode(freed) if freed else b""
     shared = ((stream, keys.FINISHED, keys.EVENTS, keys.COMPLETE), ())
-    own_keys = (keys.reply(reply_to), keys.parcel(record.call_id))
-    return Step(_END, shared, (own_keys, (entry_id, sent, messages.encode(record), told)))
+    own_keys: tuple[str, ...] = (keys.reply(reply_to), keys.parcel(record.call_id))
+    own = (entry_id, sent, messages.encode(record), told)
+    if not counted:
+        return Step(_END, shared, (own_keys, own))
+    own_keys = (*own_keys, keys.inflight(record.app))
+    return Step(_END_COUNTED, shared, (own_keys, (*own, record.call_id)))
 
 
 _MOVE_BACK = (
@@ -400,6 +488,7 @@ redis.call('HDEL', KEYS[1], ARGV[1], ARGV[1] .. ':p')
 redis.call('XADD', KEYS[3], '*', 'm', ARGV[2])
 redis.call('UNLINK', KEYS[4])
 redis.call('INCR', KEYS[5])
+redis.call('ZREM', KEYS[6], ARGV[1])
 return 1
 """
 )
@@ -414,6 +503,7 @@ def end_task(record: messages.Record) -> Command:
         keys.FINISHED,
         keys.parcel(call_id),
         keys.COMPLETE,
+        keys.inflight(record.app),
     )
     return ("EVAL", _END_TASK, len(names), *names, call_id, messages.encode(record))
 

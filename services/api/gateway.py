@@ -49,6 +49,23 @@ class Late(MillraceError):
     code = "deadline"
 
 
+class InflightLimit(MillraceError):
+    """The app has as many calls under way as its max_inflight allows; one must end first."""
+
+    code = "inflight_limit"
+
+
+class RateLimit(MillraceError):
+    """The app is called more often than its rate allows."""
+
+    code = "rate_limit"
+
+    def __init__(self, early_s: float) -> None:
+        """`early_s`: after so many seconds it may be called again."""
+        super().__init__()
+        self.retry_after_s = early_s
+
+
 class _Stale(Exception):
     """The route was read before its app changed."""
 
@@ -99,9 +116,9 @@ class Gateway:
         """Perform a call: return its answer, or None once an async one is safe in the queue.
 
         `found` is what `find` gave; it is asked again if the app has changed meanwhile. Raises
-        `TooLarge`, `Overloaded`, `Unavailable`, `Late`, and whatever `find` raises. A caller who
-        leaves cancels this; then, and whenever a sync call ends without a reply, the scheduler
-        is told to stop it.
+        `TooLarge`, `Overloaded`, `InflightLimit`, `RateLimit`, `Unavailable`, `Late`, and whatever
+        `find` raises. A caller who leaves cancels this; then, and whenever a sync call ends without
+        a reply, the scheduler is told to stop it.
         """
         for _ in range(STALE_MAX):
             plan = found.plan
@@ -115,9 +132,9 @@ class Gateway:
             )
             try:
                 if call.mode == "sync":
-                    answer = await self._run(call, parcel, found.version)
+                    answer = await self._run(call, parcel, found)
                     return Performed(answer, call.deadline_ms + DEADLINE_SLACK_MS)
-                await self._accept(call, parcel, found.version)
+                await self._accept(call, parcel, found)
                 return Performed(None, 0)
             except _Stale:
                 self._catalog.forget(found)
@@ -125,7 +142,7 @@ class Gateway:
         raise Unavailable("This app changes faster than a call can start")
 
     async def _run(
-        self, call: messages.CallHead, parcel: messages.Parcel, version: str
+        self, call: messages.CallHead, parcel: messages.Parcel, found: Found
     ) -> messages.Reply | AnswerStream:
         """Return a call's answer. The one place where this waits is the waiter's future.
 
@@ -134,7 +151,7 @@ class Gateway:
         """
         waiter = self._waiters.register(call.call_id)
         try:
-            self._start(waiter, call, parcel, version)
+            self._start(waiter, call, parcel, found)
             answer = await waiter.answer
         except BaseException as error:
             self._waiters.forget(call.call_id)
@@ -149,10 +166,10 @@ class Gateway:
         return answer
 
     def _start(
-        self, waiter: Waiter, call: messages.CallHead, parcel: messages.Parcel, version: str
+        self, waiter: Waiter, call: messages.CallHead, parcel: messages.Parcel, found: Found
     ) -> None:
         life_ms = call.deadline_ms - call.accepted_ms + PARCEL_SLACK_MS
-        command = self._enqueue(call, parcel, version, None, life_ms)
+        command = self._enqueue(call, parcel, found, None, life_ms)
         self._outbox.post(command, partial(self._check_enqueued, waiter, call))
         self._noticing.add((waiter, call))
 
@@ -169,6 +186,10 @@ class Gateway:
             return _Stale()
         if answer == scripts.FULL:
             return Overloaded(f"{self._queue_max[call.mode]} {call.mode} calls wait already")
+        if answer == scripts.BUSY:
+            return InflightLimit()
+        if isinstance(answer, bytes) and answer.startswith(scripts.EARLY):
+            return RateLimit(int(answer.removeprefix(scripts.EARLY)) / 1e6)
         return None
 
     def _notice(self, waiting: tuple[Waiter, messages.CallHead]) -> None:
@@ -184,11 +205,11 @@ class Gateway:
         loop = asyncio.get_running_loop()
         waiter.timer = loop.call_later(rest_ms / 1000, waiter.refuse, Late())
 
-    async def _accept(self, call: messages.CallHead, parcel: messages.Parcel, version: str) -> None:
+    async def _accept(self, call: messages.CallHead, parcel: messages.Parcel, found: Found) -> None:
         """Enqueue an async call; return when it is safe there."""
         try:
             record = invocation.queued_record(call)
-            answer = await self._outbox.send(self._enqueue(call, parcel, version, record, 0))
+            answer = await self._outbox.send(self._enqueue(call, parcel, found, record, 0))
         except Unavailable:
             self._look_now.set()
             raise
@@ -199,17 +220,18 @@ class Gateway:
         self,
         call: messages.CallHead,
         parcel: messages.Parcel,
-        version: str,
+        found: Found,
         record: messages.Record | None,
         parcel_ttl_ms: int,
     ) -> scripts.Step:
         return scripts.enqueue(
             call,
             parcel,
-            catalog_version=version,
+            catalog_version=found.version,
             queue_max=self._queue_max[call.mode],
             record=record,
             parcel_ttl_ms=parcel_ttl_ms,
+            limits=found.plan.limits,
         )
 
     def took(self, stream: AnswerStream, count: int) -> None:

@@ -279,8 +279,9 @@ class Runner:
             record, reply = _lightened(record, reply)
         freed = messages.ExecutionFinished(self._id, head.call_id) if command.freed else None
         ending = scripts.end(
-            self._stream, command.entry_id, record, reply, head.reply_to, freed=freed
-        )
+            self._stream, command.entry_id, record, reply, head.reply_to, freed=freed,
+            counted=head.counted,
+        )  # fmt: skip
         self._ending.add(command.entry_id)
         self._delivery.post(ending, partial(self._told, command))
 

@@ -33,4 +33,4 @@ def ended(
         attempt=head.attempt,
     )
     reply = messages.Reply(head.call_id, failed) if failed else None
-    return scripts.end(stream, entry_id, record, reply, head.reply_to)
+    return scripts.end(stream, entry_id, record, reply, head.reply_to, counted=head.counted)

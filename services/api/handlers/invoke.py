@@ -118,6 +118,7 @@ def _caller(request: web.Request, body: bytes) -> invocation.Caller:
         401: openapi.CallProblem("no token present in request"),
         404: openapi.CallProblem("Route not found on that application"),
         413: openapi.CallProblem("The request body is over the limit of 8388608 bytes"),
+        429: openapi.CallProblem("The app has 5 calls under way, as many as it may"),
         500: openapi.CallProblem("exit code 1"),
         502: openapi.CallProblem("A runner is gone, with the call it had started"),
         503: openapi.CallProblem("No runner had room in time; see Retry-After"),
@@ -145,7 +146,10 @@ async def answered(request: web.Request, target: Target, means: Means) -> web.St
         raise
     except MillraceError as error:
         metrics.CALLS.add(visit.mode, CODES[error.code].word)
-        failed = answers.failed(call_id, error.code, error.message, visit.route)
+        after_s = error.retry_after_s
+        failed = answers.failed(
+            call_id, error.code, error.message, visit.route, retry_after_s=after_s
+        )
         return sending.whole(request, failed)
     except asyncio.CancelledError:
         metrics.CALLS.add(visit.mode, "cancelled")

@@ -64,7 +64,9 @@ class EchoRunner:
         self.seen.append((head, parcel))
         outcome = self.function(head, parcel)
         reply = messages.Reply(head.call_id, outcome, start_ms=1.0, run_ms=2.0)
-        command = scripts.end(stream, entry[0], _record(head, outcome), reply, head.reply_to)
+        command = scripts.end(
+            stream, entry[0], _record(head, outcome), reply, head.reply_to, counted=head.counted
+        )
         if not await self.redis.execute_command(*command):
             self.seen.pop()  # somebody else has taken it
 
