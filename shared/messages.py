@@ -250,6 +250,8 @@ class RunnerGone(Wire, frozen=True, tag="gone"):
     """runner -> scheduler: I have drained and leave; whatever my stream still holds is yours."""
 
     runner_id: str
+    #: Nothing of what the stream holds was started, whether or not it was read.
+    unstarted: bool = False
 
 
 class CancelCall(Wire, frozen=True, tag="cancel"):

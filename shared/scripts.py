@@ -309,15 +309,33 @@ def forward_cancel(runner_id: str, call_id: str) -> Step:
     return Step(_FORWARD_CANCEL, ((), ()), own)
 
 
+#: Records that wait in `finished` while MySQL is away: beyond, those of answered sync calls are
+#: dropped, and what is known of calls that have not ended.
+RECORDS_MAX = 100_000
+UNRECORDED = 2
+
+_NOTE = f"""
+if redis.call('XLEN', KEYS[1]) >= {RECORDS_MAX} then return 0 end
+redis.call('XADD', KEYS[1], '*', 'm', ARGV[1])
+return 1
+"""
+
+
+def note(record: messages.Record) -> Command:
+    """api, runner: record how far a call is that has not ended. Returns 1; 0 if too many wait."""
+    return ("EVAL", _NOTE, 1, keys.FINISHED, messages.encode(record))
+
+
 _END_EACH = """
 if freed ~= '' then redis.call('XADD', events, '*', 'm', freed) end
 if entry_id ~= '' and redis.call('XDEL', stream, entry_id) == 0 then return 0 end
 if reply ~= '' then redis.call('XADD', reply_to, 'NOMKSTREAM', '*', 'm', reply) end
-redis.call('XADD', finished, '*', 'm', record)
+local kept = reply == '' or not crowded
+if kept then redis.call('XADD', finished, '*', 'm', record) end
 parcels[#parcels + 1] = parcel
 """
-_END_FIRST = """
-local parcels = {}
+_END_FIRST = f"""
+local parcels, crowded = {{}}, redis.call('XLEN', finished) >= {RECORDS_MAX}
 """
 _END_LAST = """
 if #parcels > 0 then
@@ -331,7 +349,7 @@ _END = Script(
     own=("reply_to parcel", "entry_id reply record freed"),
     frees=True,
     first=_END_FIRST,
-    each=_END_EACH + "return 1",
+    each=_END_EACH + "return kept and 1 or 2",
     last=_END_LAST,
 )
 
@@ -340,7 +358,7 @@ _END_COUNTED = Script(
     own=("reply_to parcel inflight", "entry_id reply record freed call_id"),
     frees=True,
     first=_END_FIRST,
-    each=_END_EACH + "redis.call('ZREM', inflight, call_id)\nreturn 1",
+    each=_END_EACH + "redis.call('ZREM', inflight, call_id)\nreturn kept and 1 or 2",
     last=_END_LAST,
 )
 
@@ -358,8 +376,9 @@ def end(
     """Whoever owns a call's entry: end the call, with its reply (if one waits) and its record.
 
     `counted`: as its head says.
-    `freed` is told to the scheduler in the same step, whoever owns the entry. Returns 1; or 0,
-    with nothing else done, if the entry was no longer there: somebody else owns it. A reply stream
+    `freed` is told to the scheduler in the same step, whoever owns the entry. Returns 1; or
+    `UNRECORDED`, if so many records wait that this one, of a sync call, was dropped; or 0, with
+    nothing else done, if the entry was no longer there: somebody else owns it. A reply stream
     that has expired is not made again: its api replica is gone.
     """
     sent = messages.encode(reply) if reply and reply_to else b""
@@ -430,7 +449,9 @@ def keep_reply_stream(api_id: str, ttl_ms: int) -> Command:
     return ("EVAL", _KEEP_REPLY_STREAM, 1, keys.reply(api_id), ttl_ms)
 
 
-_RESERVE_TASK = """
+_RESERVE_TASK = (
+    _FREES
+    + """
 for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 16)) do
   local fields = {}
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
@@ -445,6 +466,7 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 16)) do
 end
 return false
 """
+)
 
 
 def reserve_task(due_ms: int) -> Command:

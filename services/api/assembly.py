@@ -7,12 +7,14 @@ from typing import Any
 
 from aiohttp import web
 
+from services.api.bodies import Room
 from services.api.calls import Calls
 from services.api.catalog import Catalog
 from services.api.database import Database
 from services.api.gateway import Gateway
 from services.api.handlers import calls as calls_handlers
 from services.api.handlers import invoke, runners, stats, tasks
+from services.api.lines import Lines
 from services.api.recorder import Recorder
 from services.api.records import Records
 from services.api.reservations import Reservations
@@ -92,7 +94,13 @@ async def assembled(
 def install(app: web.Application, calling: Calling) -> None:
     """Let the handlers find the parts, and the server the handlers."""
     settings = calling.settings
-    app[invoke.MEANS] = invoke.Means(calling.catalog, calling.gateway, settings.request_max_bytes)
+    app[invoke.MEANS] = invoke.Means(
+        calling.catalog,
+        calling.gateway,
+        settings.request_max_bytes,
+        Lines(settings.line_wait_s or float("inf")),
+        Room(max(settings.bodies_max_bytes, settings.request_max_bytes)),
+    )
     app[tasks.RESERVATIONS] = calling.reservations
     app[tasks.TASK_MAX_BYTES] = settings.request_max_bytes * _JSON_GROWTH + _TASK_OVERHEAD_BYTES
     app[calls_handlers.CALLS] = calling.calls

@@ -200,7 +200,7 @@ class Gateway:
         waiter, call = waiting
         if waiter.answer.done():
             return
-        self._post(keys.FINISHED, invocation.queued_record(call))
+        self._outbox.post(scripts.note(invocation.queued_record(call)), _log_loss)
         rest_ms = call.deadline_ms + DEADLINE_SLACK_MS - clock.epoch_ms()
         loop = asyncio.get_running_loop()
         waiter.timer = loop.call_later(rest_ms / 1000, waiter.refuse, Late())

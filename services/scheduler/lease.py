@@ -13,6 +13,13 @@ RENEW_S = 1.0
 #: How often a standby tries, in seconds.
 TRY_S = 0.25
 
+#: Also when Redis is out of memory: without a scheduler nothing would ever leave it.
+_ACQUIRE = """#!lua flags=allow-oom
+return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
+"""
+_BEGIN = """#!lua flags=allow-oom
+return redis.call('INCR', KEYS[1])
+"""
 _RENEW = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -48,7 +55,7 @@ class Lease:
     async def acquire(self) -> bool:
         """Try to get the lease, or to go on with it; says whether that worked."""
         asked_s = clock.monotonic_s()
-        got = await self._redis.set(keys.LEASE, self._owner, nx=True, px=LEASE_MS)
+        got = await self._redis.eval(_ACQUIRE, 1, keys.LEASE, self._owner, LEASE_MS)
         if not got:
             got = await self._redis.eval(_RENEW, 1, keys.LEASE, self._owner, LEASE_MS)
         self._until_s = asked_s + LEASE_MS / 1000 if got else 0.0
@@ -64,7 +71,7 @@ class Lease:
 
     async def begin_reign(self) -> int:
         """Return the number of a new reign, greater than any before."""
-        return int(await self._redis.incr(keys.EPOCH))
+        return int(await self._redis.eval(_BEGIN, 1, keys.EPOCH))
 
     async def release(self) -> None:
         """Let a standby take over at once, if the lease is still ours."""
