@@ -47,6 +47,8 @@ _CALL_HINTS = {
     "capacity": "Try again later; `fn runners` shows who has room",
     "overloaded": "Try again later; `fn runners` shows who has room",
     "unavailable": "Try again in a moment; `fn doctor` shows what is missing",
+    "inflight_limit": "`fn apps update {app} --max-inflight 0` lifts the limit",
+    "rate_limit": "`fn apps update {app} --rate 0` lifts the limit",
     "runner_lost": "Try again; `fn runners` shows who is left",
     "deadline": "Try again; `fn runners` shows who has room",
     "internal": "The api's log tells more about call {call_id}",

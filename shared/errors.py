@@ -42,6 +42,8 @@ _ROWS = (
     ),
     Code("callback_url", 400, "caller", "X-Callback-Url is no address that may be called back."),
     Code("too_large", 413, "caller", "The request body or environment is over its limit."),
+    Code("inflight_limit", 429, "caller", "The app has as many calls under way as it may.", 1),
+    Code("rate_limit", 429, "caller", "The app is called more often than it may be.", 1),
     Code("timeout", 504, "function", "The function ran longer than its route's timeout."),
     Code("out_of_memory", 500, "function", "The function used more memory than its route has."),
     Code("exit", 500, "function", "The function ended with an exit code other than 0."),
@@ -87,6 +89,8 @@ class MillraceError(Exception):
 
     #: The name in `CODES` of the row that says what HTTP makes of it.
     code = "internal"
+    #: When the same request may well succeed, in seconds; None: as the row of `code` says.
+    retry_after_s: float | None = None
 
     def __init__(self, message: str | None = None) -> None:
         """`message` is for the client; without it, the docstring's first line serves."""

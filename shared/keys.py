@@ -89,6 +89,19 @@ def claim(digest: str) -> str:
     return f"{TAG}:claim:{digest}"
 
 
+def inflight(app: str) -> str:
+    """Sorted set. Calls under way of an app that may have only so many, by when they surely ended.
+
+    api adds, whoever ends a call removes.
+    """
+    return f"{TAG}:inflight:{app}"
+
+
+def pace(app: str) -> str:
+    """String with expiry. api <-> api: when an app's rate is whole again, in epoch microseconds."""
+    return f"{TAG}:pace:{app}"
+
+
 def parcel(call_id: str) -> str:
     """String. api -> runner: a parcel too large for the stream entry."""
     return f"{TAG}:parcel:{call_id}"

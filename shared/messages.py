@@ -77,6 +77,8 @@ class CallHead(Wire, frozen=True):
     callback: Callback | None = None
     #: None: a sync call, which is run once; or an async one for which the defaults hold.
     tries: Tries | None = None
+    #: Whether it counts in `keys.inflight`: who ends it takes it out there.
+    counted: bool = False
 
 
 class Parcel(Wire, frozen=True):
@@ -313,6 +315,8 @@ class RunnerGone(Wire, frozen=True, tag="gone"):
     """runner -> scheduler: I have drained and leave; whatever my stream still holds is yours."""
 
     runner_id: str
+    #: Nothing of what the stream holds was started, whether or not it was read.
+    unstarted: bool = False
 
 
 class CancelCall(Wire, frozen=True, tag="cancel"):

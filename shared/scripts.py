@@ -19,7 +19,10 @@ PARCEL_INLINE_MAX_BYTES = 32 * 1024
 
 Part = str | bytes | int
 
-STALE, FULL = b"stale", b"full"
+STALE, FULL, BUSY, EARLY = b"stale", b"full", b"busy", b"early "
+#: How long a call counts as under way beyond its deadline, or (async) its acceptance, if nothing
+#: ever says that it has ended.
+_SYNC_COUNTED_MS, _ASYNC_COUNTED_MS = 60_000, 48 * 60 * 60 * 1000
 #: A script that begins so also works when Redis is out of memory: it takes away more than it
 #: adds, and without it a full Redis could never be emptied.
 _FREES = "#!lua flags=allow-oom"
@@ -136,26 +139,12 @@ def name(command: Command) -> str:
     return "step" if isinstance(command, Step) else str(command[0])
 
 
-_ENQUEUE = Script(
-    shared=("catalog calls finished grants", "queue_max inline_max runner"),
-    own=("apart", "app version kind head parcel record ttl_ms"),
-    first="""
-local waiting, versions, granted = redis.call('XLEN', calls), {}, {}
-local function granted_to(kind)
-  local grant = granted[kind]
-  if not grant then
-    local free, to, as = unpack(
-      redis.call('HMGET', grants, kind .. ':free', kind .. ':to', kind .. ':as'))
-    grant = {free = tonumber(free or '0'), to = to, as = as, taken = 0}
-    granted[kind] = grant
-  end
-  return grant
-end
-""",
-    each="""
+_REFUSED = """
 if not versions[app] then versions[app] = redis.call('HGET', catalog, app) or '0' end
 if versions[app] ~= version then return 'stale' end
 if waiting >= tonumber(queue_max) then return 'full' end
+"""
+_ADDED = """
 if record ~= '' then redis.call('XADD', finished, '*', 'm', record) end
 local entry = {'h', head}
 if #parcel > tonumber(inline_max) then
@@ -177,13 +166,84 @@ if kind ~= '' then
 end
 waiting = waiting + 1
 return redis.call('XADD', calls, '*', unpack(entry))
-""",
-    last="""
+"""
+_ENQUEUE_FIRST = """
+local waiting, versions, granted = redis.call('XLEN', calls), {}, {}
+local function granted_to(kind)
+  local grant = granted[kind]
+  if not grant then
+    local free, to, as = unpack(
+      redis.call('HMGET', grants, kind .. ':free', kind .. ':to', kind .. ':as'))
+    grant = {free = tonumber(free or '0'), to = to, as = as, taken = 0}
+    granted[kind] = grant
+  end
+  return grant
+end
+"""
+_ENQUEUE_LAST = """
 for kind, grant in pairs(granted) do
   if grant.taken > 0 then redis.call('HINCRBY', grants, kind .. ':free', -grant.taken) end
 end
-""",
+"""
+
+#: What each call has of its own.
+_OWN = "app version kind head parcel record ttl_ms"
+
+_ENQUEUE = Script(
+    shared=("catalog calls finished grants", "queue_max inline_max runner"),
+    own=("apart", _OWN),
+    first=_ENQUEUE_FIRST,
+    each=_REFUSED + _ADDED,
+    last=_ENQUEUE_LAST,
 )
+
+_NOW = """
+local time = redis.call('TIME')
+local now_us = time[1] * 1000000 + time[2]
+"""
+_LIMITED = """
+if max_inflight ~= '0' then
+  redis.call('ZREMRANGEBYSCORE', inflight, '-inf', string.format('%.0f', now_us / 1000))
+  if redis.call('ZCARD', inflight) >= tonumber(max_inflight) then return 'busy' end
+end
+if period_us ~= '0' then
+  local full_us = tonumber(redis.call('GET', pace) or '0')
+  -- Not further away than the burst: what was used up at a lower rate does not count at a higher.
+  full_us = math.max(math.min(full_us, now_us + burst_us), now_us) + period_us
+  local early_us = full_us - now_us - burst_us
+  if early_us > 0 then return 'early ' .. string.format('%.0f', early_us) end
+  local kept_ms = math.ceil((full_us - now_us) / 1000)
+  redis.call('SET', pace, string.format('%.0f', full_us), 'PX', string.format('%.0f', kept_ms))
+end
+if max_inflight ~= '0' then
+  redis.call('ZADD', inflight, until_ms, call_id)
+  redis.call('PEXPIRE', inflight, 345600000)
+end
+"""
+
+#: The same for an app with limits. How fast it is called is one number, the time at which its
+#: tokens are all there again (the generic cell rate algorithm): with 10 calls a second and a burst
+#: of 3, that may be 0.3 s away at most, and each call moves it by 0.1 s.
+_ENQUEUE_LIMITED = Script(
+    shared=("catalog calls finished grants", "queue_max inline_max runner"),
+    own=(
+        "apart inflight pace",
+        f"{_OWN} call_id until_ms max_inflight period_us burst_us",
+    ),
+    first=_ENQUEUE_FIRST + _NOW,
+    each=_REFUSED + _LIMITED + _ADDED,
+    last=_ENQUEUE_LAST,
+)
+
+
+class Limits(NamedTuple):
+    """What an app may have of calls; 0: as many as come."""
+
+    #: Calls accepted and not ended.
+    max_inflight: int
+    #: Microseconds between two calls at its rate, and those that its whole burst is worth.
+    period_us: int
+    burst_us: int
 
 
 def enqueue(
@@ -194,13 +254,15 @@ def enqueue(
     queue_max: int,
     record: messages.Record | None,
     parcel_ttl_ms: int,
+    limits: Limits | None = None,
 ) -> Step:
-    """api: accept a call. Returns the entry id, or `STALE`, or `FULL`, with nothing done.
+    """api: accept a call. Returns the entry id, or a refusal, with nothing done.
 
-    A sync call of a kind that has a grant with a free place goes to that runner at once: the
-    answer is a list then, of the entry id and the runner's. `catalog_version` is the version of the
-    app's catalog that the route was read at; `parcel_ttl_ms` 0 keeps a separate parcel until the
-    call ends (async).
+    Refusals: `STALE`, `FULL`, `BUSY` (as many under way as `limits` allow), `EARLY` and the
+    microseconds until there is a token. A sync call of a kind that has a grant with a free place
+    goes to that runner at once: the answer is a list then, of the entry id and the runner's.
+    `catalog_version` is the version of the app's catalog that the route was read at;
+    `parcel_ttl_ms` 0 keeps a separate parcel until the call ends (async).
     """
     own = (
         head.app,
@@ -213,7 +275,19 @@ def enqueue(
     )
     names = (keys.CATALOG_VERSIONS, keys.calls(head.mode), keys.FINISHED, keys.GRANTS)
     shared = (names, (queue_max, PARCEL_INLINE_MAX_BYTES, keys.runner("")))
-    return Step(_ENQUEUE, shared, ((keys.parcel(head.call_id),), own))
+    apart = keys.parcel(head.call_id)
+    if limits is None:
+        return Step(_ENQUEUE, shared, ((apart,), own))
+    own_keys = (apart, keys.inflight(head.app), keys.pace(head.app))
+    counted = (head.call_id, _counts_until_ms(head), *limits)
+    return Step(_ENQUEUE_LIMITED, shared, (own_keys, (*own, *counted)))
+
+
+def _counts_until_ms(head: messages.CallHead) -> int:
+    """Return from when on a call does not count as under way, should nobody tell of its end."""
+    if head.deadline_ms:
+        return head.deadline_ms + _SYNC_COUNTED_MS
+    return head.accepted_ms + head.timeout_ms + _ASYNC_COUNTED_MS
 
 
 CLAIMS_FULL = b"claims full"
@@ -231,10 +305,11 @@ end
 
 _ENQUEUE_ONCE = (
     """
-local catalog, calls, finished, apart, claim, due, bytes = unpack(KEYS)
-local app, version, head, parcel, record, ttl_ms, queue_max, inline_max, digest, now_ms, total_max =
-  unpack(ARGV)
+local catalog, calls, finished, apart, claim, due, bytes, inflight, pace = unpack(KEYS)
+local app, version, head, parcel, record, ttl_ms, queue_max, inline_max, digest, now_ms, total_max,
+  call_id, until_ms, max_inflight, period_us, burst_us = unpack(ARGV)
 """
+    + _NOW
     + _FORGET_CLAIM
     + """
 local held = redis.call('HMGET', claim, 'f', 'c', 'm', 's', 'u', 'h', 'a', 'e')
@@ -243,7 +318,10 @@ if (redis.call('HGET', catalog, app) or '0') ~= version then return 'stale' end
 if redis.call('XLEN', calls) >= tonumber(queue_max) then return 'full' end
 if held[1] then forget() end
 if tonumber(redis.call('GET', bytes) or '0') >= tonumber(total_max) then return 'claims full' end
-local fields = {unpack(ARGV, 12)}
+"""
+    + _LIMITED
+    + """
+local fields = {unpack(ARGV, 17)}
 redis.call('HSET', claim, 't', total_max, unpack(fields))
 local of = {}
 for i = 1, #fields, 2 do of[fields[i]] = fields[i + 1] end
@@ -281,11 +359,12 @@ def enqueue_once(enqueuing: Step, head: messages.CallHead, claim: Claim, now_ms:
     does, or `CLAIMS_FULL`, with nothing done; or, of an earlier claim, the fields f, c, m, s, u,
     h, a, e of `keys.claim`. It goes to the scheduler: it takes no place of a grant.
     """
-    (names, limits), ((apart,), (app, version, _, __, *input_and_record)) = (
-        enqueuing.shared,
-        enqueuing.own,
-    )
-    taken = (*names[:3], apart, keys.claim(claim.digest), keys.CLAIMS_DUE, keys.CLAIMS_BYTES)
+    (names, bounds), ((apart, *_), own) = enqueuing.shared, enqueuing.own
+    plain = len(_OWN.split())
+    app, version, _, _, *input_and_record = own[:plain]
+    limits = own[plain:] or (head.call_id, 0, 0, 0, 0)
+    claimed = (keys.claim(claim.digest), keys.CLAIMS_DUE, keys.CLAIMS_BYTES)
+    taken = (*names[:3], apart, *claimed, keys.inflight(head.app), keys.pace(head.app))
     # An async call has its answer with the 202.
     state = "run" if head.mode == "sync" else "done"
     fields: dict[str, Part] = {
@@ -300,8 +379,8 @@ def enqueue_once(enqueuing: Step, head: messages.CallHead, claim: Claim, now_ms:
         "z": CLAIM_BYTES + len(claim.route_headers),
     }
     flat = [part for pair in fields.items() for part in pair]
-    own = (app, version, messages.encode(head), *input_and_record)
-    rest = (*own, *limits[:2], claim.digest, now_ms, claim.total_max_bytes, *flat)
+    call = (app, version, messages.encode(head), *input_and_record)
+    rest = (*call, *bounds[:2], claim.digest, now_ms, claim.total_max_bytes, *limits, *flat)
     return ("EVAL", _ENQUEUE_ONCE, len(taken), *taken, *rest)
 
 
@@ -453,12 +532,29 @@ def cancel(call_id: str, runner_id: str) -> Step:
     return Step(_CANCEL, ((), ()), own)
 
 
-_END = Script(
-    shared=("stream finished events complete grants", "has_run"),
-    own=("reply_to parcel", "entry_id reply record told kind grant"),
-    frees=True,
-    first="""
-local parcels, ids, freed = {}, {}, {}
+#: Records that wait in `finished` while MySQL is away: beyond, those of answered sync calls are
+#: dropped, and what is known of calls that have not ended.
+RECORDS_MAX = 100_000
+UNRECORDED = 2
+
+_NOTE = f"""
+if redis.call('XLEN', KEYS[1]) >= {RECORDS_MAX} then return 0 end
+redis.call('XADD', KEYS[1], '*', 'm', ARGV[1])
+return 1
+"""
+
+
+def note(record: messages.Record) -> Command:
+    """api, runner: record how far a call is that has not ended. Returns 1; 0 if too many wait."""
+    return ("EVAL", _NOTE, 1, keys.FINISHED, messages.encode(record))
+
+
+_END_FIRST = (
+    f"""
+local parcels, ids, freed = {{}}, {{}}, {{}}
+local crowded = redis.call('XLEN', finished) >= {RECORDS_MAX}
+"""
+    """
 local function park(reply_to, reply)
   local late = reply_to .. ':late'
   redis.call('XADD', late, '*', 'm', reply)
@@ -470,8 +566,9 @@ local function freed_again(kind, grant)
   freed[kind] = (freed[kind] or 0) + 1
   return true
 end
-""",
-    each="""
+"""
+)
+_END_EACH = """
 if grant == '' and told ~= '' then redis.call('XADD', events, '*', 'm', told) end
 local owned = entry_id == '' or redis.call('XDEL', stream, entry_id) == 1
 if reply ~= '' and (owned or has_run == '1') then
@@ -481,17 +578,34 @@ if not owned then return 0 end
 if grant ~= '' and not (kind ~= '' and freed_again(kind, grant)) then
   redis.call('XADD', events, '*', 'm', told)
 end
-redis.call('XADD', finished, '*', 'm', record)
+local kept = reply == '' or not crowded
+if kept then redis.call('XADD', finished, '*', 'm', record) end
 parcels[#parcels + 1] = parcel
-return 1
-""",
-    last="""
+"""
+_END_LAST = """
 for kind, count in pairs(freed) do redis.call('HINCRBY', grants, kind .. ':free', count) end
 if #parcels > 0 then
   redis.call('UNLINK', unpack(parcels))
   redis.call('INCRBY', complete, #parcels)
 end
-""",
+"""
+
+_END = Script(
+    shared=("stream finished events complete grants", "has_run"),
+    own=("reply_to parcel", "entry_id reply record told kind grant"),
+    frees=True,
+    first=_END_FIRST,
+    each=_END_EACH + "return kept and 1 or 2",
+    last=_END_LAST,
+)
+
+_END_COUNTED = Script(
+    shared=("stream finished events complete grants", "has_run"),
+    own=("reply_to parcel inflight", "entry_id reply record told kind grant call_id"),
+    frees=True,
+    first=_END_FIRST,
+    each=_END_EACH + "redis.call('ZREM', inflight, call_id)\nreturn kept and 1 or 2",
+    last=_END_LAST,
 )
 
 
@@ -506,7 +620,8 @@ class Place(NamedTuple):
 _END_ONCE = (
     _FREES
     + """
-local stream, finished, events, complete, reply_to, parcel, claim, due, bytes = unpack(KEYS)
+local stream, finished, events, complete, reply_to, parcel, claim, due, bytes, inflight =
+  unpack(KEYS)
 local entry_id, reply, record, freed, call_id, digest, kept = unpack(ARGV)
 """
     + _FORGET_CLAIM
@@ -516,6 +631,7 @@ if entry_id ~= '' and redis.call('XDEL', stream, entry_id) == 0 then return 0 en
 if reply ~= '' then redis.call('XADD', reply_to, 'NOMKSTREAM', '*', 'm', reply) end
 redis.call('XADD', finished, '*', 'm', record)
 redis.call('UNLINK', parcel)
+redis.call('ZREM', inflight, call_id)
 redis.call('INCR', complete)
 local held = redis.call('HMGET', claim, 'c', 'x', 't')
 if held[1] ~= call_id then return 1 end
@@ -546,30 +662,38 @@ def end(
     told: messages.ExecutionFinished | messages.PlaceKept | None = None,
     place: Place | None = None,
     once: str = "",
+    counted: bool = False,
     has_run: bool = False,
 ) -> Command:
     """Whoever owns a call's entry: end the call, with its reply (if one waits) and its record.
 
     `told` is told to the scheduler in the same step, whoever owns the entry. If the call came by a
     grant, only by who owns it, and not if its place is free for the next call again. Returns 1; or
-    0, with nothing else done, if the entry was no longer there: somebody else owns it, or it is
-    lost. Of a call that `has_run` the reply is sent even so: nobody else may have one. A reply
-    stream that has expired is not made again, as its api replica is gone; should it only be lost,
-    its replica finds what came meanwhile when it makes it anew (`keep_reply_stream`). `once` is the
-    head's: what its claim keeps is written in the same step; such a call comes by no grant.
+    `UNRECORDED`, if so many records wait that this one, of a sync call, was dropped; or 0, with
+    nothing else done, if the entry was no longer there: somebody else owns it, or it is lost. Of a
+    call that `has_run` the reply is sent even so: nobody else may have one. A reply stream that has
+    expired is not made again, as its api replica is gone; should it only be lost, its replica finds
+    what came meanwhile when it makes it anew (`keep_reply_stream`). `once` and `counted` are the
+    head's: what its claim keeps is written in the same step (such a call comes by no grant), and it
+    does not count as under way any more.
     """
     sent = messages.encode(reply) if reply and reply_to else b""
     said = messages.encode(told) if told else b""
     names = (stream, keys.FINISHED, keys.EVENTS, keys.COMPLETE)
     own_keys = (keys.reply(reply_to), keys.parcel(record.call_id))
     if once:
-        claimed = (*names, *own_keys, keys.claim(once), keys.CLAIMS_DUE, keys.CLAIMS_BYTES)
+        claim = (keys.claim(once), keys.CLAIMS_DUE, keys.CLAIMS_BYTES)
+        claimed = (*names, *own_keys, *claim, keys.inflight(record.app))
         kept = "" if _never_ran(record) else "keep"
         own = (entry_id, sent, messages.encode(record), said, record.call_id, once, kept)
         return ("EVAL", _END_ONCE, len(claimed), *claimed, *own)
     kind, grant = (place.kind, place.grant) if place else ("", "")
     rest = (entry_id, sent, messages.encode(record), said, kind, grant)
-    return Step(_END, ((*names, keys.GRANTS), (int(has_run),)), (own_keys, rest))
+    shared = ((*names, keys.GRANTS), (int(has_run),))
+    if not counted:
+        return Step(_END, shared, (own_keys, rest))
+    in_flight = (*own_keys, keys.inflight(record.app))
+    return Step(_END_COUNTED, shared, (in_flight, (*rest, record.call_id)))
 
 
 def _never_ran(record: messages.Record) -> bool:
@@ -688,6 +812,7 @@ for i = 1, #parts, 2 do
 end
 redis.call('XADD', KEYS[2], '*', unpack(entry))
 redis.call('INCR', KEYS[4])
+redis.call('ZREM', KEYS[5], ARGV[4])
 return 1
 """
 )
@@ -705,9 +830,10 @@ def bury(
     Head and parcel go along with the record; a parcel under a key of its own stays there until the
     recorder has kept it. `freed`, and what is returned, as in `end`.
     """
-    names = (stream, keys.FINISHED, keys.EVENTS, keys.COMPLETE)
+    names = (stream, keys.FINISHED, keys.EVENTS, keys.COMPLETE, keys.inflight(record.app))
     told = messages.encode(freed) if freed else b""
-    return ("EVAL", _BURY, len(names), *names, entry_id, messages.encode(record), told)
+    rest = (entry_id, messages.encode(record), told, record.call_id)
+    return ("EVAL", _BURY, len(names), *names, *rest)
 
 
 _REDRIVE = """
@@ -789,7 +915,9 @@ def keep_reply_stream(api_id: str, ttl_ms: int) -> Command:
     return ("EVAL", _KEEP_REPLY_STREAM, len(names), *names, ttl_ms)
 
 
-_RESERVE_TASK = """
+_RESERVE_TASK = (
+    _FREES
+    + """
 for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 16)) do
   local fields = {}
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
@@ -804,6 +932,7 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 16)) do
 end
 return false
 """
+)
 
 
 def reserve_task(due_ms: int) -> Command:
@@ -868,6 +997,7 @@ else
 end
 redis.call('XADD', KEYS[3], '*', unpack(entry))
 redis.call('INCR', KEYS[5])
+redis.call('ZREM', KEYS[8], ARGV[1])
 return 1
 """
 )
@@ -894,6 +1024,7 @@ def end_task(
         keys.COMPLETE,
         keys.RETRIES,
         keys.RETRIES_DUE,
+        keys.inflight(record.app),
     )
     head = messages.encode(again) if again else b""
     rest = (call_id, messages.encode(record), int(dead), head, due_ms)

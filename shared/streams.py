@@ -134,10 +134,16 @@ class Outbox:
             await asyncio.sleep(TIME_EVERY_S)
 
 
+#: Also when Redis is out of memory: who comes to take entries away must be let in.
+_MAKE_GROUP = """#!lua flags=allow-oom
+return redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+"""
+
+
 async def make_group(redis: Redis, stream: str, group: str) -> None:
     """Make a consumer group that starts at the stream's beginning, unless it is there."""
     try:
-        await redis.xgroup_create(stream, group, id="0", mkstream=True)
+        await redis.eval(_MAKE_GROUP, 1, stream, group)
     except ResponseError as error:
         if not str(error).startswith("BUSYGROUP"):
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Callable, TypeVar
 
 import click
 
@@ -11,7 +11,26 @@ from fn import completing, inspecting, output, pairs, platform
 from fn.commanding import LazyGroup, examples
 from fn.errors import FnError
 
+Command = TypeVar("Command", bound=Callable[..., None])
+
 APP = click.argument("app", shell_complete=completing.apps)
+_LIMITS = (
+    click.option(
+        "--max-inflight",
+        type=click.IntRange(0),
+        metavar="CALLS",
+        help="Calls accepted and not ended, at most; 0: any.",
+    ),
+    click.option(
+        "--rate", type=click.FloatRange(0), metavar="CALLS", help="Calls a second, at most; 0: any."
+    ),
+    click.option(
+        "--burst",
+        type=click.IntRange(0),
+        metavar="CALLS",
+        help="Calls at once, within the rate; 0: a second's.",
+    ),
+)
 
 
 @click.group(
@@ -23,12 +42,25 @@ def apps() -> None:
     """Manage apps: groups of routes with shared config."""
 
 
-@apps.command(epilog=examples("fn apps create demo", "fn apps create demo --config LEVEL=debug"))
+def _limits(command: Command) -> Command:
+    for option in reversed(_LIMITS):
+        command = option(command)
+    return command
+
+
+@apps.command(
+    epilog=examples(
+        "fn apps create demo",
+        "fn apps create demo --config LEVEL=debug",
+        "fn apps create demo --max-inflight 50 --rate 100",
+    )
+)
 @APP
 @click.option("-c", "--config", multiple=True, metavar="KEY=VALUE", help="Config of the app.")
-def create(app: str, config: tuple[str, ...]) -> None:
+@_limits
+def create(app: str, config: tuple[str, ...], **limits: float | None) -> None:
     """Make an app."""
-    fields: dict[str, Any] = {"name": app}
+    fields: dict[str, Any] = {"name": app, **_given(limits)}
     if config:
         fields["config"] = pairs.config(config, os.environ)
     told = inspecting.told(platform.current().ask("POST", "/v1/apps", {"app": fields}))
@@ -53,20 +85,28 @@ def inspect(app: str, prop: str) -> None:
     inspecting.show(found, prop, f"app {app}")
 
 
-@apps.command(epilog=examples("fn apps update demo --config LEVEL=info --config -OLD"))
+@apps.command(
+    epilog=examples(
+        "fn apps update demo --config LEVEL=info --config -OLD", "fn apps update demo --rate 20"
+    )
+)
 @APP
 @click.option(
     "-c", "--config", multiple=True, metavar="KEY=VALUE", help="Config to set; -KEY removes one."
 )
+@_limits
 @click.option("--headers", multiple=True, metavar="NAME=VALUE", help="None: only routes have some.")
-def update(app: str, config: tuple[str, ...], headers: tuple[str, ...]) -> None:
-    """Change an app's config; what is not named stays."""
+def update(
+    app: str, config: tuple[str, ...], headers: tuple[str, ...], **limits: float | None
+) -> None:
+    """Change an app's config and limits; what is not named stays."""
     if headers:
         raise FnError(
             "apps have no headers; their routes have",
             f"Set them with `fn routes headers set {app} /PATH NAME VALUE`",
         )
-    _patch(app, pairs.config(config, os.environ), f"app {app} updated")
+    fields = {"config": pairs.config(config, os.environ), **_given(limits)}
+    _patch(app, fields, f"app {app} updated")
 
 
 @apps.command(epilog=examples("fn apps delete demo"))
@@ -106,7 +146,7 @@ def config() -> None:
 def config_set(app: str, key: str, value: str) -> None:
     """Set one key of an app's config."""
     inspecting.warn_if_empty(key, value)
-    _patch(app, {key: value}, f"{app} updated {key} with {value}")
+    _patch(app, {"config": {key: value}}, f"{app} updated {key} with {value}")
 
 
 @config.command("unset", epilog=examples("fn apps config unset demo LEVEL"))
@@ -114,10 +154,14 @@ def config_set(app: str, key: str, value: str) -> None:
 @click.argument("key")
 def config_unset(app: str, key: str) -> None:
     """Remove one key from an app's config."""
-    _patch(app, {key: ""}, f"removed key '{key}' from app '{app}'")
+    _patch(app, {"config": {key: ""}}, f"removed key '{key}' from app '{app}'")
 
 
-def _patch(app: str, config: dict[str, str], line: str) -> None:
-    body = {"app": {"config": config}}
+def _given(limits: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in limits.items() if value is not None}
+
+
+def _patch(app: str, fields: dict[str, Any], line: str) -> None:
+    body = {"app": fields}
     told = inspecting.told(platform.current().ask("PATCH", platform.app_path(app), body))
     output.show(told["app"], line)

@@ -9,7 +9,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from services.api import entrance, parts
+from services.api import connections, entrance, parts
 from services.api.app import build_app
 from services.api.migrating import DatabaseTooNew
 from services.api.settings import Settings
@@ -48,12 +48,14 @@ async def _serve(chosen: Settings, started: asyncio.Event, stop: asyncio.Event) 
     runner = _runner(app, chosen)
     try:
         await entrance.set_up(runner)
-        await web.TCPSite(runner, "0.0.0.0", chosen.port, backlog=1024).start()  # noqa: S104 (reached from outside its container)
+        most = connections.room_for(chosen.connections_max)
+        await connections.Site(runner, "0.0.0.0", chosen.port, most).start()  # noqa: S104 (reached from outside its container)
         log.info("serving", port=chosen.port)
         started.set()
         await stop.wait()
         log.info("draining")
         app[parts.DRAINING].set()
+        entrance.let_go(runner)
         await asyncio.sleep(chosen.shutdown_notice_s)
     finally:
         await runner.cleanup()

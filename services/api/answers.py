@@ -151,13 +151,20 @@ def server_timing(reply: messages.Reply, total_ms: float) -> str:
 
 
 def failed(
-    call_id: str, code: str, message: str, route: RouteHeaders, *, timing: str = ""
+    call_id: str,
+    code: str,
+    message: str,
+    route: RouteHeaders,
+    *,
+    timing: str = "",
+    retry_after_s: float | None = None,
 ) -> Answer:
     """Return the answer to a call that failed or was refused, with the route's headers.
 
-    `code` is a key of `errors.CODES`; `timing` says where the time went, if it got so far.
+    `code` is a key of `errors.CODES`; `timing` says where the time went, if it got so far;
+    `retry_after_s` when to try again, if more is known than the code says.
     """
-    problem = problems.invocation(call_id, code, message)
+    problem = problems.invocation(call_id, code, message, retry_after_s)
     own = [*_own(route), *problem.headers.items()]
     if timing:
         own.append(("Server-Timing", timing))

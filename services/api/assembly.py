@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from services.api import addresses, parts
+from services.api.bodies import Room
 from services.api.callbacks import Callbacks
 from services.api.calls import Calls
 from services.api.catalog import Catalog
@@ -18,6 +19,7 @@ from services.api.gateway import Gateway
 from services.api.handlers import calls as calls_handlers
 from services.api.handlers import dead_letters, invoke, runners, stats, tasks
 from services.api.letters import Letters, Lifetime
+from services.api.lines import Lines
 from services.api.recorder import Recorder
 from services.api.records import Records
 from services.api.redriving import Redriving
@@ -124,6 +126,8 @@ def install(app: web.Application, calling: Calling) -> None:
         calling.catalog,
         calling.gateway,
         settings.request_max_bytes,
+        Lines(settings.line_wait_s or float("inf")),
+        Room(max(settings.bodies_max_bytes, settings.request_max_bytes)),
         addresses.networks(settings.callback_allow_networks),
     )
     app[tasks.RESERVATIONS] = calling.reservations

@@ -1,26 +1,62 @@
 """How is a request's body read, when bytes must stay bytes and there must not be too many?"""
 
+from collections.abc import Callable
+
 from aiohttp import StreamReader, web
 
 from services.api.problems import TooLarge
+from services.api.waiters import Overloaded
 
 #: Bodies up to this never make the server pause their connection.
 _SMALL_BYTES = 64 * 1024
+#: Bodies up to this are not counted: as many as there may be callers are not much.
+_TINY_BYTES = 4 * 1024
 
 
-async def read_body(request: web.Request, limit: int) -> bytes:
+def _uncounted(_: int) -> None:
+    """Count nothing."""
+
+
+class Room:
+    """The memory for bodies of calls, in bytes."""
+
+    def __init__(self, most: int) -> None:
+        """Hold so many bytes at one time."""
+        self._most = self._left = most
+
+    def take(self, count: int) -> None:
+        """Take room for so many bytes; raises `Overloaded` if there is none."""
+        if count > self._left:
+            raise Overloaded(
+                f"{self._most} bytes of request bodies are held here already, the most that may be"
+                " (BODIES_MAX_BYTES)"
+            )
+        self._left -= count
+
+    def give_back(self, count: int) -> None:
+        """Give room back."""
+        self._left += count
+
+
+async def read_body(
+    request: web.Request, limit: int, take: Callable[[int], None] = _uncounted
+) -> bytes:
     """Return the request's body; raises `TooLarge` as soon as it is known to be over `limit`.
 
-    What the client still sends then is read and dropped by the server after the answer.
+    `take` is told of bytes that come, before they are kept, and raises what it likes. What the
+    client still sends then is read and dropped by the server after the answer.
     """
     content = request.content
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     if content.is_eof() and content.total_bytes <= _SMALL_BYTES:
+        if content.total_bytes > _TINY_BYTES:
+            take(content.total_bytes)
         return _at_hand(content, limit)
     chunks: list[bytes] = []
     size = 0
     while chunk := await content.readany():
+        take(len(chunk))
         chunks.append(chunk)
         size += len(chunk)
         if size > limit:

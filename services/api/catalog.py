@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from services.api import plans
-from services.api.models import AppConfig, Route
+from services.api.models import App, Route
 from services.api.problems import NotFound
 from services.api.versions import Versions
 from shared import clock
@@ -26,8 +26,8 @@ KEPT_MAX = 10_000
 REFRESH_TIMEOUT_S = 2.0
 
 Key = tuple[str, str]
-#: Reads an app's config and a route of it. Raises `AppNotFound`, `RouteNotFound`, `Unavailable`.
-Read = Callable[[str, str], Awaitable[tuple[AppConfig, Route]]]
+#: Reads an app and a route of it. Raises `AppNotFound`, `RouteNotFound`, `Unavailable`.
+Read = Callable[[str, str], Awaitable[tuple[App, Route]]]
 
 log = structlog.get_logger()
 
@@ -154,8 +154,10 @@ class Catalog:
         app, path = key
         try:
             version = await self._versions.current(app)
-            config, route = await self._read(app, path)
-            found = Found(config or {}, route, version, plans.plan(config or {}, route, version))
+            made, route = await self._read(app, path)
+            config = made.config or {}
+            plan = plans.plan(config, route, version, limits=plans.limits(made))
+            found = Found(config, route, version, plan)
             self._kept[key] = _Kept(found, self._now_s() + self._ttl_s)
             self._kept.move_to_end(key)
             if len(self._kept) > KEPT_MAX:

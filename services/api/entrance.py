@@ -33,6 +33,23 @@ async def set_up(runner: web.AppRunner) -> None:
     )
 
 
+def let_go(runner: web.AppRunner) -> None:
+    """From now on close each connection behind its next answer: callers go to other replicas.
+
+    So that none sends its next call just when this replica ends.
+    """
+    server = runner.server
+    assert server is not None  # noqa: S101 (there is one between set-up and clean-up)
+    server.request_handler = partial(_last, handler=server.request_handler)
+    for connection in server.connections:
+        connection._request_handler = server.request_handler  # noqa: SLF001 (each has its own)
+
+
+def _last(request: web.Request, *, handler: Handler) -> Awaitable[web.StreamResponse]:
+    request._message = request._message._replace(should_close=True)  # noqa: SLF001 (no other way)
+    return handler(request)
+
+
 def _entered(
     request: web.Request, *, means: invoke.Means, otherwise: Handler
 ) -> Awaitable[web.StreamResponse]:

@@ -55,6 +55,23 @@ class Late(MillraceError):
     code = "deadline"
 
 
+class InflightLimit(MillraceError):
+    """The app has as many calls under way as its max_inflight allows; one must end first."""
+
+    code = "inflight_limit"
+
+
+class RateLimit(MillraceError):
+    """The app is called more often than its rate allows."""
+
+    code = "rate_limit"
+
+    def __init__(self, early_s: float) -> None:
+        """`early_s`: after so many seconds it may be called again."""
+        super().__init__()
+        self.retry_after_s = early_s
+
+
 class _Stale(Exception):
     """The route was read before its app changed."""
 
@@ -134,10 +151,10 @@ class Gateway:
         """Perform a call: return its answer, or None once an async one is safe in the queue.
 
         `found` is what `find` gave; it is asked again if the app has changed meanwhile. Raises
-        `TooLarge`, `Overloaded`, `Unavailable`, `Late`, and whatever `find` raises. A caller who
-        leaves cancels this; then, and whenever a sync call ends without a reply, the scheduler
-        is told to stop it; but a call with a key goes on, for those who ask again. Of that, also
-        raises what `idempotency` does.
+        `TooLarge`, `Overloaded`, `InflightLimit`, `RateLimit`, `Unavailable`, `Late`, and whatever
+        `find` raises. A caller who leaves cancels this; then, and whenever a sync call ends without
+        a reply, the scheduler is told to stop it; but a call with a key goes on, for those who ask
+        again. Of that, also raises what `idempotency` does.
         """
         for _ in range(STALE_MAX):
             plan = found.plan
@@ -153,9 +170,9 @@ class Gateway:
                 if wishes is not None:
                     return await self._wished(call, parcel, found, wishes)
                 if call.mode == "sync":
-                    answer = await self._run(call, parcel, found.version)
+                    answer = await self._run(call, parcel, found)
                     return Performed(answer, _longest_s(call))
-                await self._accept(call, parcel, found.version)
+                await self._accept(call, parcel, found)
                 return Performed(None, 0)
             except _Stale:
                 self._catalog.forget(found)
@@ -165,7 +182,7 @@ class Gateway:
         raise Unavailable("This app changes faster than a call can start")
 
     async def _run(
-        self, call: messages.CallHead, parcel: messages.Parcel, version: str
+        self, call: messages.CallHead, parcel: messages.Parcel, found: Found
     ) -> messages.Reply | AnswerStream:
         """Return a call's answer. The one place where this waits is the waiter's future.
 
@@ -174,7 +191,7 @@ class Gateway:
         """
         waiter = self._waiters.register(call.call_id)
         try:
-            self._start(waiter, call, parcel, version)
+            self._start(waiter, call, parcel, found)
             answer = await waiter.answer
         except BaseException as error:
             self._waiters.forget(call.call_id)
@@ -196,7 +213,7 @@ class Gateway:
             call = msgspec.structs.replace(call, callback=wishes.callback)
         if wishes.once is not None:
             return await self._once(call, parcel, found, wishes.once)
-        await self._accept(call, parcel, found.version)
+        await self._accept(call, parcel, found)
         return Performed(None, 0)
 
     async def _once(
@@ -263,7 +280,7 @@ class Gateway:
             answer_max_bytes=self._claims.answer_max_bytes,
             total_max_bytes=self._claims.total_max_bytes,
         )
-        step = self._enqueue(call, parcel, found.version, record, life_ms)
+        step = self._enqueue(call, parcel, found, record, life_ms)
         head = msgspec.structs.replace(call, once=asked.digest) if sync else call
         return scripts.enqueue_once(step, head, claim, call.accepted_ms)
 
@@ -284,10 +301,10 @@ class Gateway:
         return None
 
     def _start(
-        self, waiter: Waiter, call: messages.CallHead, parcel: messages.Parcel, version: str
+        self, waiter: Waiter, call: messages.CallHead, parcel: messages.Parcel, found: Found
     ) -> None:
         life_ms = call.deadline_ms - call.accepted_ms + PARCEL_SLACK_MS
-        command = self._enqueue(call, parcel, version, None, life_ms)
+        command = self._enqueue(call, parcel, found, None, life_ms)
         self._outbox.post(command, partial(self._check_enqueued, waiter, call))
         self._noticing.add((waiter, call))
 
@@ -307,6 +324,10 @@ class Gateway:
             return _Stale()
         if answer == scripts.FULL:
             return Overloaded(f"{self._queue_max[call.mode]} {call.mode} calls wait already")
+        if answer == scripts.BUSY:
+            return InflightLimit()
+        if isinstance(answer, bytes) and answer.startswith(scripts.EARLY):
+            return RateLimit(int(answer.removeprefix(scripts.EARLY)) / 1e6)
         return None
 
     def _notice(self, waiting: tuple[Waiter, messages.CallHead]) -> None:
@@ -317,16 +338,16 @@ class Gateway:
         waiter, call = waiting
         if waiter.answer.done():
             return
-        self._post(keys.FINISHED, invocation.queued_record(call))
+        self._outbox.post(scripts.note(invocation.queued_record(call)), _log_loss)
         loop = asyncio.get_running_loop()
         rest_s = _longest_s(call) - NOTICE_AFTER_S
         waiter.timer = loop.call_later(rest_s, waiter.refuse, Late())
 
-    async def _accept(self, call: messages.CallHead, parcel: messages.Parcel, version: str) -> None:
+    async def _accept(self, call: messages.CallHead, parcel: messages.Parcel, found: Found) -> None:
         """Enqueue an async call; return when it is safe there."""
         try:
             record = invocation.queued_record(call)
-            answer = await self._outbox.send(self._enqueue(call, parcel, version, record, 0))
+            answer = await self._outbox.send(self._enqueue(call, parcel, found, record, 0))
         except Unavailable:
             self._look_now.set()
             raise
@@ -337,17 +358,18 @@ class Gateway:
         self,
         call: messages.CallHead,
         parcel: messages.Parcel,
-        version: str,
+        found: Found,
         record: messages.Record | None,
         parcel_ttl_ms: int,
     ) -> scripts.Step:
         return scripts.enqueue(
             call,
             parcel,
-            catalog_version=version,
+            catalog_version=found.version,
             queue_max=self._queue_max[call.mode],
             record=record,
             parcel_ttl_ms=parcel_ttl_ms,
+            limits=found.plan.limits,
         )
 
     def took(self, stream: AnswerStream, count: int) -> None:

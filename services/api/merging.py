@@ -19,14 +19,15 @@ _ZERO_COUNTS = {"min_sandboxes", "retries"}
 
 def new_app(fields: dict[str, Any]) -> App:
     """Return the app that these fields make."""
-    return App(fields.get("name", ""), fields.get("config"))
+    return App(**{"name": "", **fields})
 
 
 def patched_app(app: App, fields: dict[str, Any]) -> App:
-    """Return the app as a PATCH with these fields leaves it."""
-    if "config" not in fields:
-        return app
-    return App(app.name, merged_config(app.config or {}, fields["config"]))
+    """Return the app as a PATCH with these fields leaves it; config is merged, numbers replace."""
+    changes = {name: value for name, value in fields.items() if name != "name"}
+    if "config" in changes:
+        changes["config"] = merged_config(app.config or {}, changes["config"])
+    return dataclasses.replace(app, **changes)
 
 
 def new_route(app: str, fields: dict[str, Any]) -> Route:

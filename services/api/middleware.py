@@ -134,8 +134,12 @@ def _known(request: web.Request, error: MillraceError) -> web.Response:
     if CODES[error.code].status >= SERVER_ERROR:
         log.warning("request_refused", request_id=_id(request), why=error.message)
     if _is_call(request):
-        return response(problems.invocation(_id(request), error.code, error.message))
+        return response(_invocation(request, error))
     return response(problems.management(error))
+
+
+def _invocation(request: web.Request, error: MillraceError) -> problems.Answer:
+    return problems.invocation(_id(request), error.code, error.message, error.retry_after_s)
 
 
 def _unexpected(request: web.Request) -> web.Response:

@@ -14,6 +14,11 @@ class App:
 
     name: str
     config: AppConfig = None
+    #: How many of its calls may be accepted and not ended; 0: as many as come.
+    max_inflight: int = 0
+    #: Calls accepted a second, 0: as many as come; and how many of them at once, 0: a second's.
+    rate: float = 0.0
+    burst: int = 0
 
 
 @dataclass(frozen=True, slots=True)

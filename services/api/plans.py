@@ -4,20 +4,22 @@ Knows no HTTP and no Redis; what differs from call to call is `invocation`'s.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from services.api import answers
-from services.api.models import Route
-from shared import environment, messages
+from services.api.models import App, Route
+from shared import environment, messages, scripts
 
 #: Names of a call's environment that config may override, because IronFunctions lets it.
 _OVERRIDABLE = frozenset({"METHOD", "ROUTE", "REQUEST_URL"})
 #: Formats that hand the request's headers on as they came.
 _WITH_HEADERS: frozenset[messages.Format] = frozenset({"json", "http-stream"})
 _FINGERPRINT_BYTES = 16
+_SECOND_US = 1_000_000
 _fingerprints = msgspec.msgpack.Encoder(order="deterministic")
 
 
@@ -39,13 +41,21 @@ class Plan:
     min_sandboxes: int
     #: The route's headers of each answer.
     headers: answers.RouteHeaders
+    #: What its app may have of calls; None: as many as come.
+    limits: scripts.Limits | None = None
 
 
-def plan(app_config: Mapping[str, str], route: Route, version: str) -> Plan:
+def plan(
+    app_config: Mapping[str, str],
+    route: Route,
+    version: str,
+    *,
+    limits: scripts.Limits | None = None,
+) -> Plan:
     """Return the plan of a route, read at a version of its app's catalog."""
     config_env = environment.config_env(app_config, route.config)
     return Plan(
-        head=_head(route, config_env, int(version)),
+        head=_head(route, config_env, int(version), counted=bool(limits and limits.max_inflight)),
         config_env=config_env,
         config_bytes=environment.size_bytes(config_env),
         overridden=_OVERRIDABLE & config_env.keys(),
@@ -53,10 +63,26 @@ def plan(app_config: Mapping[str, str], route: Route, version: str) -> Plan:
         idle_timeout_s=route.idle_timeout,
         min_sandboxes=route.min_sandboxes,
         headers=answers.route_headers(route.headers),
+        limits=limits,
     )
 
 
-def _head(route: Route, config_env: dict[str, str], revision: int) -> messages.CallHead:
+def limits(app: App) -> scripts.Limits | None:
+    """Return what an app may have of calls; None: as many as come.
+
+    >>> limits(App("demo", rate=2.5))
+    Limits(max_inflight=0, period_us=400000, burst_us=1200000)
+    """
+    if not (app.max_inflight or app.rate):
+        return None
+    period_us = math.ceil(_SECOND_US / app.rate) if app.rate else 0
+    burst = app.burst or max(1, math.ceil(app.rate))
+    return scripts.Limits(app.max_inflight, period_us, period_us * burst)
+
+
+def _head(
+    route: Route, config_env: dict[str, str], revision: int, *, counted: bool
+) -> messages.CallHead:
     return messages.CallHead(
         call_id="",
         mode=route.type,
@@ -76,6 +102,7 @@ def _head(route: Route, config_env: dict[str, str], revision: int) -> messages.C
         sandbox_key=sandbox_key(route, config_env),
         revision=revision,
         tries=tries(route) if route.type == "async" else None,
+        counted=counted,
     )
 
 

@@ -3,6 +3,7 @@
 Pure: from an error to status, body and headers; the middleware makes responses of them.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,8 +63,10 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def _retry_after(code: Code) -> dict[str, str]:
-    return {} if code.retry_after_s is None else {"Retry-After": str(code.retry_after_s)}
+def _retry_after(code: Code, known_s: float | None) -> dict[str, str]:
+    """Return when to try again: `known_s` if somebody knows, else what the code says."""
+    after_s = code.retry_after_s if known_s is None else max(1, math.ceil(known_s))
+    return {} if after_s is None else {"Retry-After": str(after_s)}
 
 
 def management(error: MillraceError) -> Answer:
@@ -75,10 +78,14 @@ def management(error: MillraceError) -> Answer:
     code = CODES[error.code]
     if isinstance(error, ManagementTokenRefused):
         return Answer(code.status, {"error": error.message})
-    return Answer(code.status, {"error": {"message": error.message}}, _retry_after(code))
+    return Answer(
+        code.status, {"error": {"message": error.message}}, _retry_after(code, error.retry_after_s)
+    )
 
 
-def invocation(request_id: str, code_name: str, message: str) -> Answer:
+def invocation(
+    request_id: str, code_name: str, message: str, retry_after_s: float | None = None
+) -> Answer:
     """Return what a caller gets for a call that failed; `code_name` is a key of `CODES`.
 
     >>> invocation("1", "timeout", "Timed out").body["error"]
@@ -86,7 +93,7 @@ def invocation(request_id: str, code_name: str, message: str) -> Answer:
     """
     code = CODES[code_name]
     error = {"message": message, "code": code.word, "fault": code.fault}
-    headers = {"X-Call-Id": request_id, **_retry_after(code)}
+    headers = {"X-Call-Id": request_id, **_retry_after(code, retry_after_s)}
     return Answer(code.status, {"request_id": request_id, "error": error}, headers)
 
 

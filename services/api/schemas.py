@@ -112,6 +112,11 @@ class AppFields(_Fields):
 
     name = _field("text", "1 to 30 of A-Z, a-z, 0-9, _ and -. Not in a PATCH.")
     config = _field("config", 'Environment of all its functions; in a PATCH, "" deletes.')
+    max_inflight = _field(
+        "whole", "Calls that may be accepted and not ended; beyond, 429. 0, also in a PATCH: any."
+    )
+    rate = _field("number", "Calls accepted a second; beyond, 429. 0, also in a PATCH: any.")
+    burst = _field("whole", "Calls at once, within `rate`; 0 is as many as in a second.")
 
 
 class RouteFields(_Fields):
@@ -173,6 +178,9 @@ class AppView(ma.Schema):
     config = fields.Dict(
         keys=fields.String(), values=fields.String(), required=True, allow_none=True
     )
+    max_inflight = fields.Integer(metadata=_says("Only if there is such a limit."))
+    rate = fields.Float(metadata=_says("Only if there is such a limit."))
+    burst = fields.Integer(metadata=_says("Only if there is such a limit."))
 
 
 class RouteView(ma.Schema):

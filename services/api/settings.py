@@ -65,6 +65,22 @@ class Settings:
     max_waiting: int = setting(
         10_000, "Callers one api replica keeps waiting at once.", check=at_least(1)
     )
+    line_wait_s: float = setting(
+        0.25,
+        "While more calls of a route come than are served, one that would wait for longer than "
+        "this and than a call takes is refused at once; 0: it waits.",
+        unit="s",
+        check=at_least(0),
+    )
+    connections_max: int = setting(
+        10_000, "Connections one api replica serves at once; beyond, 503.", check=at_least(1)
+    )
+    bodies_max_bytes: int = setting(
+        256 * MIB,
+        "Request bodies one api replica holds at once; beyond, a call is refused.",
+        unit="bytes",
+        check=at_least(1),
+    )
     record_retention_days: int = setting(
         7, "How long records of calls are kept; 0: for ever.", unit="days", check=at_least(0)
     )

@@ -14,7 +14,7 @@ from pymysql import err
 from services.api import cursors
 from services.api.cursors import Page
 from services.api.database import Cursor, Database
-from services.api.models import App, AppConfig, Route
+from services.api.models import App, Route
 from services.api.problems import AppNotFound, BadRequest, Conflict, RouteNotFound
 from services.api.versions import Versions
 
@@ -42,6 +42,9 @@ _ROUTE_FIELDS = (
 )
 _JSON_FIELDS = {"headers", "config", "previous_images"}
 _ROUTE_COLUMNS = ", ".join(f"r.`{name}`" for name in _ROUTE_FIELDS)
+_APP_COLUMNS = "a.name, a.config AS app_config, a.max_inflight, a.rate, a.burst"
+_SELECT_APPS = f"SELECT {_APP_COLUMNS} FROM apps a"  # noqa: S608 (names of our own)
+_SET_APP = "config = %s, max_inflight = %s, rate = %s, burst = %s"
 _DUPLICATE, _HAS_CHILDREN = 1062, 1451
 
 
@@ -66,11 +69,11 @@ class Store:
         """Wait for changes under way."""
         await asyncio.gather(*self._changes, return_exceptions=True)
 
-    async def read_for_call(self, app: str, path: str) -> tuple[AppConfig, Route]:
-        """Return an app's config and its route. Raises `AppNotFound`, `RouteNotFound`."""
+    async def read_for_call(self, app: str, path: str) -> tuple[App, Route]:
+        """Return an app and its route. Raises `AppNotFound`, `RouteNotFound`."""
         async with self._database.reading() as cursor:
             await cursor.execute(
-                f"SELECT a.config AS app_config, r.app_name, r.path, {_ROUTE_COLUMNS}"  # noqa: S608 (names of our own)
+                f"SELECT {_APP_COLUMNS}, r.app_name, r.path, {_ROUTE_COLUMNS}"  # noqa: S608 (names of our own)
                 " FROM apps a LEFT JOIN routes r ON r.app_name = a.name AND r.path = %s"
                 " WHERE a.name = %s",
                 (path, app),
@@ -80,22 +83,21 @@ class Store:
             raise AppNotFound
         if row["path"] is None:
             raise RouteNotFound
-        return _json(row["app_config"]), _route(row)
+        return _app(row), _route(row)
 
     async def app(self, name: str) -> App:
         """Return an app. Raises `AppNotFound`."""
         async with self._database.reading() as cursor:
-            return await _app_row(cursor, "SELECT name, config FROM apps WHERE name = %s", name)
+            return await _app_row(cursor, f"{_SELECT_APPS} WHERE a.name = %s", name)
 
     async def apps(self, page: Page) -> tuple[list[App], str]:
         """Return a page of apps by name, and the cursor of the next page or ""."""
         after = cursors.decode(page.cursor, str) if page.cursor else ("",)
         async with self._database.reading() as cursor:
             await cursor.execute(
-                f"SELECT name, config FROM apps WHERE name > %s ORDER BY name{_limit(page)}",  # noqa: S608
-                after,
+                f"{_SELECT_APPS} WHERE a.name > %s ORDER BY a.name{_limit(page)}", after
             )
-            rows = [App(row["name"], _json(row["config"])) for row in await cursor.fetchall()]
+            rows = [_app(row) for row in await cursor.fetchall()]
         return _cut(rows, page, lambda app: (app.name,))
 
     async def routes(
@@ -131,17 +133,17 @@ class Store:
             await cursor.execute("SELECT DISTINCT app_name FROM routes WHERE min_sandboxes > 0")
             return [row["app_name"] for row in await cursor.fetchall()]
 
-    async def wanted_routes(self, apps: Sequence[str]) -> list[tuple[AppConfig, Route]]:
-        """Return those routes of some apps, each with its app's config."""
+    async def wanted_routes(self, apps: Sequence[str]) -> list[tuple[App, Route]]:
+        """Return those routes of some apps, each with its app."""
         marks = ", ".join(["%s"] * len(apps))
         async with self._database.reading() as cursor:
             await cursor.execute(
-                f"SELECT a.config AS app_config, r.app_name, r.path, {_ROUTE_COLUMNS}"  # noqa: S608 (names of our own)
+                f"SELECT {_APP_COLUMNS}, r.app_name, r.path, {_ROUTE_COLUMNS}"  # noqa: S608 (names of our own)
                 " FROM routes r JOIN apps a ON a.name = r.app_name"
                 f" WHERE r.min_sandboxes > 0 AND r.app_name IN ({marks})",
                 list(apps),
             )
-            return [(_json(row["app_config"]), _route(row)) for row in await cursor.fetchall()]
+            return [(_app(row), _route(row)) for row in await cursor.fetchall()]
 
     async def create_app(self, app: App) -> None:
         """Keep a new app. Raises `Conflict`.
@@ -204,19 +206,21 @@ class Store:
         async with self._changing(app.name) as cursor:
             try:
                 await cursor.execute(
-                    "INSERT INTO apps (name, config) VALUES (%s, %s)",
-                    (app.name, _text(app.config)),
+                    "INSERT INTO apps (name, config, max_inflight, rate, burst)"
+                    " VALUES (%s, %s, %s, %s, %s)",
+                    (app.name, *_app_values(app)),
                 )
             except err.IntegrityError as error:
-                if not (app.config and await _complete_app(cursor, app)):
+                if not (app != App(app.name) and await _complete_app(cursor, app)):
                     raise _conflict(error, "App already exists") from error
 
     async def _update_app(self, name: str, change: Callable[[App], App]) -> App:
         async with self._changing(name) as cursor:
-            query = "SELECT name, config FROM apps WHERE name = %s FOR UPDATE"
+            query = f"{_SELECT_APPS} WHERE a.name = %s FOR UPDATE"
             app = change(await _app_row(cursor, query, name))
             await cursor.execute(
-                "UPDATE apps SET config = %s WHERE name = %s", (_text(app.config), name)
+                f"UPDATE apps SET {_SET_APP} WHERE name = %s",  # noqa: S608 (names of our own)
+                (*_app_values(app), name),
             )
         return app
 
@@ -279,15 +283,16 @@ async def _app_row(cursor: Cursor, query: str, name: str) -> App:
     row = await cursor.fetchone()
     if row is None:
         raise AppNotFound
-    return App(row["name"], _json(row["config"]))
+    return _app(row)
 
 
 async def _complete_app(cursor: Cursor, app: App) -> bool:
-    """Give config to an app that has routes and no config; return whether there is one."""
+    """Give config and limits to an app that has routes and neither; return whether there is one."""
     await cursor.execute(
-        "UPDATE apps SET config = %s WHERE name = %s AND config IS NULL"
+        f"UPDATE apps SET {_SET_APP} WHERE name = %s AND config IS NULL"  # noqa: S608 (names of our own)
+        " AND max_inflight = 0 AND rate = 0 AND burst = 0"
         " AND EXISTS (SELECT 1 FROM routes WHERE app_name = apps.name)",
-        (_text(app.config), app.name),
+        (*_app_values(app), app.name),
     )
     return bool(cursor.rowcount)
 
@@ -320,6 +325,16 @@ def _json(text: str | None) -> Any:  # noqa: ANN401 (a column's value)
 
 def _text(value: object) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _app(row: Row) -> App:
+    return App(
+        row["name"], _json(row["app_config"]), row["max_inflight"], row["rate"], row["burst"]
+    )
+
+
+def _app_values(app: App) -> tuple[Any, ...]:
+    return _text(app.config), app.max_inflight, app.rate, app.burst
 
 
 def _values(route: Route) -> list[Any]:

@@ -24,6 +24,9 @@ MAX_CONCURRENCY_MAX = 10_000
 MIN_SANDBOXES_MAX = 100
 MAX_ATTEMPTS_MAX = RETRIES_MAX = 20
 RETRY_DELAY_MAX_S = 60 * 60
+MAX_INFLIGHT_MAX = 1_000_000
+#: From one call in a quarter of an hour on.
+RATE_MIN, RATE_MAX = 0.001, 1_000_000
 CONFIG_MAX_BYTES = 256 * 1024
 HEADERS_MAX_BYTES = 16 * 1024
 
@@ -46,8 +49,24 @@ class Invalid(BadRequest):
 
 def check_app(app: App) -> None:
     """Check an app, new or changed."""
-    if failures := _name_failures(app.name) + _config_failures(app.config or {}, "app"):
+    failures = _name_failures(app.name) + _config_failures(app.config or {}, "app")
+    if failures := failures + _limit_failures(app):
         raise Invalid(failures, nesting=1)
+
+
+def _limit_failures(app: App) -> list[str]:
+    failures = [
+        f"Invalid app {name}: 0 (no limit) or from {least} to {most} {unit}"
+        for name, value, least, most, unit in (
+            ("max_inflight", app.max_inflight, 1, MAX_INFLIGHT_MAX, "calls"),
+            ("rate", app.rate, RATE_MIN, RATE_MAX, "calls a second"),
+            ("burst", app.burst, 1, MAX_INFLIGHT_MAX, "calls"),
+        )
+        if value and not least <= value <= most
+    ]
+    if app.burst and not app.rate:
+        failures.append("Invalid app burst: it belongs to a rate; set rate, too, or burst to 0")
+    return failures
 
 
 def _name_failures(name: str) -> list[str]:

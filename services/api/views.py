@@ -6,8 +6,13 @@ from services.api.models import App, Route
 
 
 def app(app: App) -> dict[str, Any]:
-    """Return an app as JSON tells it, its config in order."""
-    return {"name": app.name, "config": None if app.config is None else _sorted(app.config)}
+    """Return an app as JSON tells it, its config in order; without limits as IronFunctions does."""
+    limits = {"max_inflight": app.max_inflight, "rate": app.rate, "burst": app.burst}
+    return {
+        "name": app.name,
+        "config": None if app.config is None else _sorted(app.config),
+        **{name: value for name, value in limits.items() if value},
+    }
 
 
 def route(route: Route) -> dict[str, Any]:

@@ -90,8 +90,8 @@ class WantedRoutes:
         versions: Any = await self._redis.hmget(keys.CATALOG_VERSIONS, names)
         known = {app: (v or b"0").decode() for app, v in zip(names, versions, strict=True)}
         wanted: dict[str, dict[bytes, bytes]] = {app: {} for app in names}
-        for config, route in await self._store.wanted_routes(names):
-            plan = plans.plan(config or {}, route, known[route.app])
+        for made, route in await self._store.wanted_routes(names):
+            plan = plans.plan(made.config or {}, route, known[route.app])
             field = f"{route.app}\n{route.path}".encode()
             wanted[route.app][field] = messages.encode(plans.wanted(plan))
         sent: list[Any] = []

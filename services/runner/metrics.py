@@ -48,6 +48,10 @@ RETRIES = Counter(
 RECLAIMED = Counter(
     "millrace_runner_reclaimed_total", "Outcomes dropped: the call was somebody else's by then."
 )
+UNRECORDED = Counter(
+    "millrace_runner_unrecorded_total",
+    "Answered sync calls without a record: too many waited for MySQL.",
+)
 IN_PROGRESS = Gauge("millrace_runner_in_progress", "Calls here now.")
 START_SECONDS = Durations("millrace_runner_start_seconds", "From taking a call to its process.")
 RUN_SECONDS = Durations("millrace_runner_run_seconds", "How long processes ran.")

@@ -93,7 +93,7 @@ class Runner:
         try:
             async with asyncio.timeout(_FAREWELL_S):
                 await self._settled()
-                gone = messages.RunnerGone(self._id)
+                gone = messages.RunnerGone(self._id, unstarted=not self.state.calls)
                 forgotten = ("HDEL", keys.DRAINS, self._id)
                 await self._delivery.deliver(forgotten, scripts.tell(gone))
         except TimeoutError:
@@ -272,7 +272,7 @@ class Runner:
         self._alarms.set(command.call_id, command.alarm, due_s)
 
     def _send_record(self, command: state.SendRecord) -> None:
-        self._delivery.post(("XADD", keys.FINISHED, "*", "m", messages.encode(command.record)))
+        self._delivery.post(scripts.note(command.record))
 
     def _end(self, command: state.EndCall) -> None:
         head, record, reply = command.head, command.record, command.reply
@@ -293,6 +293,7 @@ class Runner:
                 told=told,
                 place=place,
                 once=head.once,
+                counted=head.counted,
                 has_run=True,
             )
         self._ending.add(command.entry_id)
@@ -317,6 +318,8 @@ class Runner:
         metrics.ended(code).inc()
         if answer == 0:
             metrics.RECLAIMED.inc()
+        elif answer == scripts.UNRECORDED:
+            metrics.UNRECORDED.inc()
         if code != "ok":
             log.info(
                 "call_ended",

@@ -46,4 +46,6 @@ def ended(
     if failed and retrying.is_kept(head, failed.code):
         return scripts.bury(stream, entry_id, record)
     reply = messages.Reply(head.call_id, failed) if failed else None
-    return scripts.end(stream, entry_id, record, reply, head.reply_to, once=head.once)
+    return scripts.end(
+        stream, entry_id, record, reply, head.reply_to, once=head.once, counted=head.counted
+    )

@@ -174,6 +174,8 @@ class ReclaimRunner(_Command, frozen=True):
     """Take back what a lost or leaving runner's stream holds; then delete it."""
 
     runner_id: str
+    #: As the runner said when it left.
+    unstarted: bool = False
 
 
 class AuditRunner(_Command, frozen=True):

@@ -26,18 +26,24 @@ class Reclaimer:
     def __init__(self, redis: Redis, outbox: Outbox, intake: Intake) -> None:
         self._redis, self._outbox, self._intake = redis, outbox, intake
 
-    async def reclaim(self, runner_id: str) -> None:
-        """Empty a runner's stream and delete it. Raises `Unavailable` and redis' errors."""
+    async def reclaim(self, runner_id: str, *, unstarted: bool = False) -> None:
+        """Empty a runner's stream and delete it. Raises `Unavailable` and redis' errors.
+
+        `unstarted`: the runner said when it left that it had started nothing of it. (It stops
+        reading at an instant, and Redis may just have handed it more.)
+        """
         stream = keys.runner(runner_id)
         while True:
             found = await pages.page(self._redis, stream, "-", PAGE)
             if found:
-                await asyncio.gather(*(self._take_back(runner_id, entry) for entry in found))
+                await asyncio.gather(
+                    *(self._take_back(runner_id, entry, unstarted=unstarted) for entry in found)
+                )
             elif await self._outbox.send(scripts.drop_runner(runner_id)):
                 log.info("runner_reclaimed", runner_id=runner_id)
                 return
 
-    async def _take_back(self, runner_id: str, entry: Entry) -> None:
+    async def _take_back(self, runner_id: str, entry: Entry, *, unstarted: bool) -> None:
         entry_id, fields = entry
         stream = keys.runner(runner_id)
         if fields.get(b"k") in _PASSING:
@@ -46,7 +52,8 @@ class Reclaimer:
         head = self._intake.head(stream, entry)
         if head is None:
             return
-        answer = await self._outbox.send(scripts.move_back_unread(runner_id, entry_id, head))
+        move = scripts.move_back if unstarted else scripts.move_back_unread
+        answer = await self._outbox.send(move(runner_id, entry_id, head))
         how = "unread" if answer == 1 else "gone"
         if answer == scripts.READ:
             how, command = self._verdict(runner_id, entry_id, head)

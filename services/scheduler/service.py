@@ -344,11 +344,11 @@ class Reign:
 
     def _reclaim(self, command: events.ReclaimRunner) -> None:
         log.warning("runner_leaves", runner_id=command.runner_id)
-        self._start(self._do_reclaim(command.runner_id), f"reclaim {command.runner_id}")
+        self._start(self._do_reclaim(command), f"reclaim {command.runner_id}")
 
-    async def _do_reclaim(self, runner_id: str) -> None:
-        await self._reclaimer.reclaim(runner_id)
-        self._take(events.RunnerReclaimed(runner_id))
+    async def _do_reclaim(self, command: events.ReclaimRunner) -> None:
+        await self._reclaimer.reclaim(command.runner_id, unstarted=command.unstarted)
+        self._take(events.RunnerReclaimed(command.runner_id))
 
     def _audit(self, command: events.AuditRunner) -> None:
         self._start(self._do_audit(command), f"audit {command.runner_id}")

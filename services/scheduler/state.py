@@ -183,16 +183,16 @@ class State:
 
     def _runner_gone(self, event: messages.RunnerGone) -> None:
         if self.fleet.get(event.runner_id) is not None:
-            self._reclaim(event.runner_id)
+            self._reclaim(event.runner_id, unstarted=event.unstarted)
 
-    def _reclaim(self, runner_id: str) -> None:
+    def _reclaim(self, runner_id: str, *, unstarted: bool = False) -> None:
         runner = self.fleet.get(runner_id)
         if runner is None or runner.standing is Standing.LEAVING:
             return
         self.fleet.stand(runner_id, Standing.LEAVING)
         self._look_at(runner.engine_id)
         self._close_grants([each for each in self.grants.open() if each.runner_id == runner_id])
-        self._commands.append(events.ReclaimRunner(runner_id))
+        self._commands.append(events.ReclaimRunner(runner_id, unstarted))
 
     def _runner_reclaimed(self, event: events.RunnerReclaimed) -> None:
         for call_id in self.ledger.held_by(event.runner_id):

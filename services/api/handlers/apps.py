@@ -83,7 +83,7 @@ async def show_app(request: web.Request) -> web.Response:
 
 
 @openapi.operation(
-    'Merge config into an app\'s; "" deletes a key.',
+    'Change an app: config is merged, and "" deletes a key.',
     tag="apps",
     answers={
         200: schemas.AppAnswer,

@@ -20,12 +20,13 @@ from services.api import (
     sending,
     tokens,
 )
-from services.api.bodies import read_body
+from services.api.bodies import Room, read_body
 from services.api.call_schemas import AcceptedAnswer
 from services.api.catalog import Catalog, Found
 from services.api.gateway import Gateway, Wishes
+from services.api.lines import Line, Lines
 from services.api.middleware import response
-from services.api.waiters import AnswerStream
+from services.api.waiters import AnswerStream, Overloaded
 from shared import clock, ids, messages
 from shared.errors import CODES, MillraceError
 
@@ -36,6 +37,8 @@ class Means(NamedTuple):
     catalog: Catalog
     gateway: Gateway
     request_max_bytes: int
+    lines: Lines
+    room: Room
     #: Where callbacks may go beside the public internet.
     callback_networks: tuple[addresses.Network, ...] = ()
 
@@ -54,10 +57,21 @@ class Target(NamedTuple):
     path: str
 
 
+class LineFull(Overloaded):
+    """More calls of this route come than are served."""
+
+    def __init__(self, wait_s: float) -> None:
+        """`wait_s`: how long those who are before this one take."""
+        super().__init__(
+            f"More calls of this route come than are served; {wait_s:.1f} s of them wait"
+        )
+        self.retry_after_s = wait_s
+
+
 class _Visit:
     """One request to a function: who asks for which route, and what was found for it."""
 
-    __slots__ = ("_request", "call_id", "means", "mode", "route", "target")
+    __slots__ = ("_request", "call_id", "held_bytes", "means", "mode", "route", "target")
 
     def __init__(self, request: web.Request, target: Target, means: Means, call_id: str) -> None:
         self._request, self.target = request, target
@@ -65,6 +79,12 @@ class _Visit:
         self.call_id = call_id
         self.route = _NO_HEADERS
         self.mode: messages.Mode = "sync"
+        self.held_bytes = 0
+
+    def hold(self, count: int) -> None:
+        """Take room for bytes of the body. Raises `Overloaded`."""
+        self.means.room.take(count)
+        self.held_bytes += count
 
     async def find(self) -> Found:
         """Return the route if the caller may call it; raises what a lookup or a token refuses."""
@@ -125,6 +145,7 @@ def _caller(request: web.Request, body: bytes) -> invocation.Caller:
         404: openapi.CallProblem("Route not found on that application"),
         409: openapi.CallProblem("The Idempotency-Key was used for another request"),
         413: openapi.CallProblem("The request body is over the limit of 8388608 bytes"),
+        429: openapi.CallProblem("The app has 5 calls under way, as many as it may"),
         500: openapi.CallProblem("exit code 1"),
         502: openapi.CallProblem("A runner is gone, with the call it had started"),
         503: openapi.CallProblem("No runner had room in time; see Retry-After"),
@@ -166,17 +187,37 @@ async def answered(request: web.Request, target: Target, means: Means) -> web.St
         raise
     except MillraceError as error:
         metrics.CALLS.add(visit.mode, CODES[error.code].word)
-        failed = answers.failed(call_id, error.code, error.message, visit.route)
+        after_s = error.retry_after_s
+        failed = answers.failed(
+            call_id, error.code, error.message, visit.route, retry_after_s=after_s
+        )
         return sending.whole(request, failed)
     except asyncio.CancelledError:
         metrics.CALLS.add(visit.mode, "cancelled")
         raise
+    finally:
+        if visit.held_bytes:
+            means.room.give_back(visit.held_bytes)
 
 
 async def _performed(request: web.Request, visit: _Visit) -> web.StreamResponse:
-    means = visit.means
     found = await visit.find()
-    caller = _caller(request, await read_body(request, means.request_max_bytes))
+    if visit.mode == "async":
+        return await _called(request, visit, found, None)
+    line = visit.means.lines.of((found.route.app, found.route.path))
+    if wait_s := line.enter(clock.monotonic_s()):
+        raise LineFull(wait_s)
+    try:
+        return await _called(request, visit, found, line)
+    finally:
+        line.leave()
+
+
+async def _called(
+    request: web.Request, visit: _Visit, found: Found, line: Line | None
+) -> web.StreamResponse:
+    means = visit.means
+    caller = _caller(request, await read_body(request, means.request_max_bytes, visit.hold))
     begun_s = clock.monotonic_s()
     wishes = None
     if visit.mode == "async" or idempotency.HEADER in request.headers:
@@ -184,15 +225,21 @@ async def _performed(request: web.Request, visit: _Visit) -> web.StreamResponse:
     performed = await means.gateway.call(visit.call_id, found, caller, visit.find, wishes)
     match performed.answer:
         case messages.Reply() as reply:
-            whole = _whole(reply, visit, found, clock.monotonic_s() - begun_s)
-            return sending.whole(request, whole)
+            now_s = clock.monotonic_s()
+            if line is not None:
+                line.served(reply.run_ms / 1000, now_s)
+            return sending.whole(request, _whole(reply, visit, found, now_s - begun_s))
         case None:
             metrics.CALLS.add("async", "ok")
             return sending.whole(request, answers.accepted(visit.call_id, visit.route))
         case idempotency.Replay() as replay:
             return sending.whole(request, _replayed(replay, visit))
         case stream:
-            return await _in_parts(request, stream, performed.longest_s, visit, begun_s)
+            answer = await _in_parts(request, stream, performed.longest_s, visit, begun_s)
+            if line is not None:
+                now_s = clock.monotonic_s()
+                line.served(now_s - begun_s, now_s)
+            return answer
 
 
 def _wishes(request: web.Request, visit: _Visit, caller: invocation.Caller) -> Wishes | None:

@@ -80,7 +80,9 @@ class EchoRunner:
             if retrying.is_kept(head, outcome.code):
                 return scripts.bury(stream, entry_id, record)
         reply = messages.Reply(head.call_id, outcome, start_ms=1.0, run_ms=2.0)
-        return scripts.end(stream, entry_id, record, reply, head.reply_to, once=head.once)
+        return scripts.end(
+            stream, entry_id, record, reply, head.reply_to, once=head.once, counted=head.counted
+        )
 
 
 @dataclass

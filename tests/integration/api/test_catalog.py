@@ -9,7 +9,7 @@ from services.api import migrating
 from services.api.catalog import Catalog
 from services.api.database import Database
 from services.api.merging import patched_route
-from services.api.models import App, AppConfig, Route
+from services.api.models import App, Route
 from services.api.problems import AppNotFound, Conflict, RouteNotFound
 from services.api.store import Store
 from services.api.versions import Versions
@@ -31,7 +31,7 @@ class Replica:
         self.reads = 0
         self.catalog = Catalog(self.read, self.versions, ttl_s=10, now_s=lambda: self.now_s)
 
-    async def read(self, app: str, path: str) -> tuple[AppConfig, Route]:
+    async def read(self, app: str, path: str) -> tuple[App, Route]:
         self.reads += 1
         if self.away:
             raise Unavailable("MySQL does not answer")

@@ -146,3 +146,13 @@ def test_func_yaml_of_the_folder_is_merged(
         "config": {"A": "1", "B": "3"},
         "headers": {},
     }
+
+
+def test_limits_of_an_app(run: Run, fake: FakePlatform) -> None:
+    app = {"name": "demo", "config": None}
+    fake.answer("POST /v1/apps", {"app": app})
+    fake.answer("PATCH /v1/apps/demo", {"app": app})
+    assert run("apps", "create", "demo", "--max-inflight", "5", "--rate", "0.5").code == 0
+    assert fake.asked[-1].json() == {"app": {"name": "demo", "max_inflight": 5, "rate": 0.5}}
+    assert run("apps", "update", "demo", "--rate", "0", "--burst", "0").out == "app demo updated\n"
+    assert fake.asked[-1].json() == {"app": {"config": {}, "rate": 0, "burst": 0}}

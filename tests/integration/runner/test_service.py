@@ -399,7 +399,8 @@ async def test_draining_finishes_what_runs_and_hands_back_what_comes(
     assert (await life.reply(call.call_id)).outcome == messages.Answered(b"done\n")
     await leaving
     assert await life.redis.xlen(keys.CALLS_SYNC) == 1
-    assert [e.runner_id for e in await life.events(messages.RunnerGone)] == [life.runner_id]
+    gone = [messages.RunnerGone(life.runner_id, unstarted=True)]
+    assert await life.events(messages.RunnerGone) == gone
 
 
 async def test_what_does_not_finish_in_the_grace_goes_back_or_fails(

@@ -205,6 +205,19 @@ async def test_a_drained_runner_is_forgotten_and_its_calls_go_on(bench: Bench) -
     await eventually(lambda: _is_forgotten(bench, leaving))
 
 
+async def test_what_a_leaving_runner_had_only_read_goes_on(bench: Bench) -> None:
+    """Redis had handed it out at the very end, and its callers got 502 `runner_lost`."""
+    await bench.scheduler()
+    leaving = await bench.runner()
+    call_id = await bench.call()
+    await has(leaving, call_id)
+    await leaving.die()
+    runner = await bench.runner()
+    await bench.tell(messages.RunnerGone(leaving.runner_id, unstarted=True))
+    await has(runner, call_id)
+    await eventually(lambda: _is_forgotten(bench, leaving))
+
+
 async def test_a_runner_without_its_stream_gets_it_all_once_it_is_there(bench: Bench) -> None:
     await bench.scheduler()
     runner = FakeRunner(bench.redis)

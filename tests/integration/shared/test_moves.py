@@ -134,6 +134,26 @@ async def test_a_call_ends_once_only(redis: streams.Redis) -> None:
     assert await redis.get(keys.COMPLETE) == b"1"
 
 
+async def test_of_too_many_records_those_of_answered_sync_calls_are_dropped(
+    redis: streams.Redis,
+) -> None:
+    """MySQL is away for long: what was accepted to run later is recorded all the same."""
+    many = "for _ = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'm', '') end"
+    await redis.eval(many, 1, keys.FINISHED, scripts.RECORDS_MAX)
+    sync = await assigned(redis, a_head("c1"), a_parcel())
+    reply = messages.Reply("c1", messages.Answered(b"out"))
+    answered = scripts.end(keys.runner("r1"), sync, a_record("c1"), reply, "api-1")
+    assert await run(redis, answered) == scripts.UNRECORDED
+    assert await run(redis, scripts.note(a_record("c2", "running"))) == 0
+    assert await redis.xlen(keys.FINISHED) == scripts.RECORDS_MAX
+    assert await redis.get(keys.COMPLETE) == b"1"
+    later = await run(redis, an_enqueue(a_head("c3", mode="async"), a_parcel()))
+    assert isinstance(later, bytes)
+    ended = scripts.end(keys.CALLS_ASYNC, later, a_record("c3"), None, "")
+    assert await run(redis, ended) == 1
+    assert await redis.xlen(keys.FINISHED) == scripts.RECORDS_MAX + 1
+
+
 async def test_a_dead_replicas_reply_stream_is_not_made_again(redis: streams.Redis) -> None:
     entry_id = await assigned(redis, a_head(), a_parcel())
     reply = messages.Reply("c1", messages.Answered(b"out"))

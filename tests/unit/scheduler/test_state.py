@@ -286,7 +286,8 @@ def test_a_silent_runner_is_reclaimed_and_its_capacity_goes(given: Driver) -> No
 
 def test_a_runner_that_drained_is_reclaimed_at_once(given: Driver) -> None:
     given(heartbeat("r1"))
-    assert given(messages.RunnerGone("r1")) == [events.ReclaimRunner("r1")]
+    gone = messages.RunnerGone("r1", unstarted=True)
+    assert given(gone) == [events.ReclaimRunner("r1", unstarted=True)]
 
 
 def test_a_scheduler_that_was_deaf_does_not_call_runners_lost(given: Driver) -> None:
