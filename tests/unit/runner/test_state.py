@@ -786,9 +786,9 @@ def test_a_runner_that_is_cut_off_stops_what_runs_and_begins_nothing(h: Harness)
 def test_an_async_call_stopped_by_a_cut_is_another_attempts(h: Harness) -> None:
     h.running(async_head())
     h.given(ContactChanged(cut=True), ended(STOPPED, reusable=False))
-    [back] = h.given(SandboxGone("1"))
-    assert isinstance(back, HandBack)
-    assert (back.head.attempt, back.why) == (2, "the runner is cut off from Redis")
+    [again] = h.given(SandboxGone("1"))
+    assert isinstance(again, TryAgain)
+    assert (again.head.attempt, again.delayed) == (2, False)
 
 
 def test_a_runner_that_is_heard_again_takes_calls(h: Harness) -> None:
