@@ -126,6 +126,14 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
     assert not missing
 
 
+def test_what_has_shown_each_failure_is_there() -> None:
+    page = text("docs/operating/failures.md")
+    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert not set(re.findall(r"`(test_\w+\.py)`", page)) - tests
+    programs = {f"tests.chaos.{path.stem}" for path in (ROOT / "tests/chaos").glob("*.py")}
+    assert not set(re.findall(r"`(tests\.chaos\.\w+)`", page)) - programs
+
+
 def test_every_file_of_services_and_client_is_in_the_architecture() -> None:
     told = text("ARCHITECTURE.md")
     files = [f for folder in ("services", "shared", "fn") for f in (ROOT / folder).rglob("*.py")]
