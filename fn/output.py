@@ -38,6 +38,8 @@ _STYLES = {
     "unable": "red",
     "failed": "red",
 }
+#: Columns of so few characters are never folded.
+_SHORT = 14
 
 
 @dataclass(frozen=True)
@@ -170,12 +172,18 @@ def _print(table: Table, stream: TextIO) -> None:
     from rich.text import Text  # noqa: PLC0415 (only for terminals)
 
     shown = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
+    rows = [[cell(value) for value in row] for row in table.rows]
     for index, name in enumerate(table.columns):
-        # The first column is what people copy.
-        shown.add_column(name, overflow="fold", no_wrap=index == 0)
-    for row in table.rows:
-        shown.add_row(*[Text(cell(value), _STYLES.get(cell(value), "")) for value in row])
-    Console(file=stream).print(shown)
+        # The first column is what people copy; words in pieces cannot be read.
+        widest = max(len(text) for text in (name, *(row[index] for row in rows)))
+        shown.add_column(name, overflow="fold", no_wrap=index == 0 or widest <= _SHORT)
+    for row in rows:
+        shown.add_row(*[Text(text, _STYLES.get(text, "")) for text in row])
+    console = Console(file=stream)
+    # What does not fit even so goes beyond the edge: the terminal has it on the next line.
+    unbounded = console.options.update(max_width=sys.maxsize)
+    console.width = max(console.width, console.measure(shown, options=unbounded).minimum)
+    console.print(shown)
 
 
 def cell(value: object) -> str:

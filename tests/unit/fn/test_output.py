@@ -1,5 +1,7 @@
 """How do results look? Tabs between columns, no steering of terminals, YAML in the given order."""
 
+import io
+
 import pytest
 
 from fn import hints, output
@@ -22,6 +24,23 @@ def test_cells_begin_at_the_same_column() -> None:
 
 def test_what_steers_a_terminal_is_not_shown() -> None:
     assert output.cell("a\x1b[31mred\u202e") == "a[31mred"
+
+
+def test_a_wide_table_on_a_narrow_terminal_had_its_column_names_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    names = [f"column-{n}" for n in range(12)]
+    output.show_table(output.Table(names, [[f"value-{n}" for n in range(12)]]))
+    shown = terminal.getvalue()
+    assert all(name in shown for name in names)
+    assert all(f"value-{n}" in shown for n in range(12))
 
 
 def test_yaml_keeps_the_order_and_letters() -> None:
