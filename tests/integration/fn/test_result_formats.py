@@ -33,6 +33,8 @@ CALL = {
 }
 RUNNER = {
     "id": "runner-1",
+    "name": "host-1",
+    "engine_id": "E",
     "able": True,
     "draining": False,
     "running": 0,
@@ -41,6 +43,16 @@ RUNNER = {
     "cpus": 1.0,
     "arch": "amd64",
     "seen_ago_ms": 1,
+}
+LETTER = {
+    "call_id": ID,
+    "app_name": "demo",
+    "path": "/p",
+    "code": "runner_lost",
+    "error": "the runner of this call is gone",
+    "attempt": 3,
+    "redriven_as": None,
+    "died_at": "2026-01-31T12:00:00Z",
 }
 ANSWERS: dict[str, Any] = {
     "GET /version": {"version": "9"},
@@ -58,6 +70,10 @@ ANSWERS: dict[str, Any] = {
     f"GET /v1/calls/{ID}": {"call": CALL},
     f"GET /v1/calls/{ID}/log": b"a line\n",
     "GET /v1/runners": {"runners": [RUNNER]},
+    "POST /v1/runners/host-1/drain": {"runners": [RUNNER]},
+    "DELETE /v1/runners/host-1/drain": {"runners": [RUNNER]},
+    "GET /v1/apps/demo/dead-letters": {"dead_letters": [LETTER], "next_cursor": ""},
+    f"GET /v1/apps/demo/dead-letters/{ID}": {"dead_letter": LETTER},
     "GET /r/demo/p": b"answer",
 }
 COMMANDS = (
@@ -89,6 +105,10 @@ COMMANDS = (
     "logs demo",
     f"logs demo {ID}",
     "runners",
+    "runners drain host-1",
+    "runners undrain host-1",
+    "dead-letters list demo",
+    f"dead-letters show demo {ID}",
     "context list",
     "context add lab http://10.0.0.1:8080",
     "context use default",
