@@ -83,11 +83,14 @@ def merged_headers(
     """Return old headers with new values behind theirs; an empty list deletes.
 
     A header's case does not matter; the first spelling stays. A new one is spelled as it came,
-    or, if `canonical`, as HTTP does.
+    or, if `canonical`, as HTTP does. Values that are there already are not added once more: the
+    original client sends a route back whole to change anything of it.
 
     >>> merged_headers({"X-A": ["1"], "X-B": ["2"]}, {"x-a": ["3"], "x-b": [], "x-c": ["4"]},
     ...                canonical=True)
     {'X-A': ['1', '3'], 'X-C': ['4']}
+    >>> merged_headers({"X-A": ["1", "2"]}, {"X-A": ["1", "2"]}, canonical=True)
+    {'X-A': ['1', '2']}
     """
     merged = {name: list(values) for name, values in old.items()}
     spelled = {name.lower(): name for name in merged}
@@ -98,7 +101,8 @@ def merged_headers(
             continue
         first = known or (_canonical(name) if canonical else name)
         spelled[name.lower()] = first
-        merged[first] = merged.get(first, []) + values
+        there = merged.get(first, [])
+        merged[first] = there + [value for value in values if value not in there]
     return merged
 
 

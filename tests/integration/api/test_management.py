@@ -53,6 +53,18 @@ async def test_an_app_lives_and_dies(client: Client) -> None:
     assert await ask(client, "GET", "/v1/apps/myapp") == problem(404, "App not found")
 
 
+async def test_a_route_sent_back_whole_had_its_headers_doubled(client: Client) -> None:
+    route = {**HELLO["route"], "headers": {"X-A": ["a", "b"]}}
+    _, made = await ask(client, "POST", "/v1/apps/myapp/routes", {"route": route})
+    path = "/v1/apps/myapp/routes/hello"
+    whole = {name: value for name, value in made["route"].items() if name != "path"}
+    _, changed = await ask(client, "PATCH", path, {"route": whole})
+    assert changed["route"]["headers"] == {"X-A": ["a", "b"]}
+    added = {"route": {"headers": {"x-a": ["b", "c"]}}}
+    _, changed = await ask(client, "PATCH", path, added)
+    assert changed["route"]["headers"] == {"X-A": ["a", "b", "c"]}
+
+
 async def test_a_route_lives_and_dies(client: Client) -> None:
     status, made = await ask(client, "POST", "/v1/apps/myapp/routes", HELLO)
     assert status == 200
