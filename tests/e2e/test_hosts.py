@@ -37,6 +37,8 @@ LOST_S = 5.0
 #: Of sync calls: the longest wait for a runner (the default) and the longest run; and how long an
 #: engine is away.
 CAPACITY_WAIT_S, TIMEOUT_S, AWAY_S = 30, 10, 4.0
+#: Within so long it is known that an engine does not answer: a question, its patience, a heartbeat.
+NOTICED_S = 5.0
 #: A call that was given to a sandbox just when the runner was told as unable may begin later by so
 #: much, by the clocks of two processes.
 BOUNCE_MS = 200
@@ -424,11 +426,14 @@ async def test_an_engine_that_goes_under_load_loses_no_call_and_is_used_again(
         await eventually(lambda: takes_calls(client, app, host, 0), 30)
         await eventually(lambda: asyncio.sleep(0, len(accepted.ids) > 40), 30)
         gone_s = clock.monotonic_s()
-        await asyncio.to_thread(host.kill_engine if how == "kill" else host.stop_engine)
-        stopped_s = clock.monotonic_s()
-        await eventually(lambda: is_not_able(client, host), 10)
+        stop = host.kill_engine if how == "kill" else host.stop_engine
+        stopping = asyncio.create_task(asyncio.to_thread(stop))
+        # Before it has ended: Docker does so only when all containers have.
+        await eventually(lambda: is_not_able(client, host), NOTICED_S)
         unable_s, unable_ms = clock.monotonic_s(), clock.wall_ms()
         answered_s = await callers.answered(CAPACITY_WAIT_S)
+        await stopping
+        stopped_s = clock.monotonic_s()
         await asyncio.sleep(AWAY_S)
         assert not await is_able(client, host)
         started_s, started_ms = clock.monotonic_s(), clock.wall_ms()
