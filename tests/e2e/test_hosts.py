@@ -460,15 +460,20 @@ async def test_an_engine_that_goes_under_load_loses_no_call_and_is_used_again(
     assert (answer.status, answer.code, answer.fault) == (503, "unavailable", "platform")
     again = await client.ended(long_id)
     assert (again["status"], again["attempt"]) == ("success", 2), again
+    await all_succeeded(client, app, accepted)
+    begun_ms = await begun_there(client, app, host)
+    assert not [ms for ms in begun_ms if unable_ms + BOUNCE_MS < ms < started_ms]
+    await eventually(lambda: nothing_ended(host), 150)
+    await eventually(lambda: balanced(play, client), 30)
+
+
+async def all_succeeded(client: Client, app: str, accepted: Accepted) -> None:
+    """Check that each accepted call has run, and that all of an app are listed once."""
     done = [await client.ended(call_id) for call_id in accepted.ids]
     assert {d["status"] for d in done} == {"success"}, [d for d in done if d["status"] != "success"]
     listed = Counter(call["id"] for call in await client.calls(app, limit="1000"))
     assert set(accepted.ids) <= set(listed)
     assert set(listed.values()) == {1}
-    begun_ms = await begun_there(client, app, host)
-    assert not [ms for ms in begun_ms if unable_ms + BOUNCE_MS < ms < started_ms]
-    await eventually(lambda: nothing_ended(host), 150)
-    await eventually(lambda: balanced(play, client), 30)
 
 
 async def is_not_able(client: Client, host: Host) -> bool:
