@@ -55,7 +55,8 @@ bench: up ## Measure calls beside `docker run` and Redis: make bench BENCH="--on
 	@deploy/bench $(BENCH)
 
 chaos: ## Kill, freeze and cut off parts of a platform under load: make chaos MINUTES=5
-	@deploy/chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE))
+	@deploy/chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) \
+		$(if $(HOSTS),--hosts $(HOSTS))
 
 images: ## Get the container images: pulled, or built where no registry answers
 	@deploy/engine

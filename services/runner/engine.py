@@ -126,16 +126,24 @@ class Engine:
         self._making: set[asyncio.Task[aiodocker.containers.DockerContainer]] = set()
         # Each running call keeps two connections; a limit would keep the kills from being sent.
         self._docker.connector._limit = 0  # noqa: SLF001
+        #: Uses no connection twice.
+        self._newly = aiodocker.Docker(url=docker_host)
+        self._newly.connector._force_close = True  # noqa: SLF001
 
     async def close(self) -> None:
         """Close all connections."""
         await self._docker.close()
+        await self._newly.close()
 
     async def ping(self) -> None:
-        """Raise `EngineAway` unless the engine answers soon."""
+        """Raise `EngineAway` unless the engine answers soon, to somebody whom it did not know.
+
+        One that is stopped takes no new connections from that moment on, and goes on answering on
+        those it has, although soon it can start nothing any more.
+        """
         with _translated():
             async with asyncio.timeout(PING_TIMEOUT_S):
-                await self._docker.version()
+                await self._newly.version()
 
     async def info(self) -> EngineInfo:
         """Return what the engine has."""

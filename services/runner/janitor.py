@@ -13,7 +13,8 @@ from services.runner.engine import Found
 
 #: A runner whose last heartbeat is older is dead, in seconds.
 DEAD_AFTER_S = 10.0
-#: Our own are left alone for so long: they may be on their way to being known, in seconds.
+#: Our own that are no sandbox are left alone for so long: what keeps a namespace is known only when
+#: it is made. A sandbox is known before, until nothing is left of it. In seconds.
 _YOUNG_S = 120
 #: A living runner touches its folder far more often than this, in seconds.
 _UNTOUCHED_S = 120
@@ -61,8 +62,8 @@ def leftovers(
 ) -> list[str]:
     """Return the ids of the containers to remove.
 
-    `sandboxes` are the ids of the sandboxes this runner has, `namespaces` the containers that keep
-    namespaces for it; `now_s` is epoch time in seconds, as the engine's.
+    `sandboxes` are the ids of the sandboxes this runner has, as of after `found`, `namespaces` the
+    containers that keep namespaces for it; `now_s` is epoch time in seconds, as the engine's.
 
     >>> leftovers([Found("c", "dead", "", 0)], own_id="me", living=["me"], sandboxes=[],
     ...           namespaces=[], now_s=9)
@@ -73,9 +74,10 @@ def leftovers(
         if container.runner_id != own_id:
             kept = container.runner_id in living
         else:
-            young = now_s - container.created_s < _YOUNG_S
             kept = (
-                young or container.sandbox_id in sandboxes or container.container_id in namespaces
+                container.sandbox_id in sandboxes
+                if container.sandbox_id
+                else container.container_id in namespaces or now_s - container.created_s < _YOUNG_S
             )
         if not kept:
             removed.append(container.container_id)

@@ -344,8 +344,10 @@ class Pool:
         self._paused = True
 
     def resume(self) -> None:
-        """Start what is missing again."""
+        """Start what is missing again. What has died meanwhile says nothing of its kind."""
         self._paused = False
+        for group in self._groups.values():
+            group.died = group.again_ms = 0
         self._changed.update(dict.fromkeys(self._groups))
 
     def close(self) -> None:

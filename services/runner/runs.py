@@ -91,6 +91,10 @@ class EngineFailed(_Fact, frozen=True):
     why: str
 
 
+class EngineAway(EngineFailed, frozen=True):
+    """The engine did not answer before anything of a call was run."""
+
+
 class Interrupted(_Fact, frozen=True):
     """The answer was handed on in parts, and some were lost on their way."""
 
@@ -114,6 +118,7 @@ Ending = (
     | PullFailed
     | ImageUnusable
     | EngineFailed
+    | EngineAway
     | Interrupted
     | Broken
 )

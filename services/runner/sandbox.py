@@ -390,6 +390,8 @@ def _unopened(image: str, error: Exception) -> Unopened:
             return Unopened(runs.PullFailed(image, error.message, error.code))
         case engine.ImageRefused():
             return Unopened(runs.ImageUnusable(error.message))
+        case engine.EngineAway():
+            return Unopened(runs.EngineAway(error.message))
         case engine.EngineError():
             return Unopened(runs.EngineFailed(error.message))
         case _:

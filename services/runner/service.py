@@ -54,6 +54,7 @@ class Runner:
             result_max_bytes=settings.result_max_bytes,
         )
         metrics.IN_PROGRESS.set_function(lambda: len(self.state.calls))
+        metrics.ABLE.set_function(lambda: int(self.state.able))
         world.outbox.follow(lambda: len(self.state.calls))
         self._events: deque[state.Event] = deque()
         self._applying = False

@@ -781,11 +781,17 @@ class State:
         return []
 
     def _failed(self, event: SandboxFailed, now_ms: int) -> list[Command]:
-        """End the calls that wait for a sandbox that cannot be opened, if there is none like it."""
+        """End the calls that wait for a sandbox that cannot be opened, if there is none like it.
+
+        If that is so because the engine is away, they go back, with all that wait here, before it
+        is noticed otherwise: others may be able.
+        """
         box = self.pool.get(event.sandbox_id)
         assert box is not None  # noqa: S101 (told once of each that was started)
         self.pool.failed(event.sandbox_id, now_ms)
         commands: list[Command] = []
+        if isinstance(event.ending, runs.EngineAway):
+            return self._engine(EngineChanged(able=False), now_ms) if self.able else commands
         if self.pool.alive(box.kind.key):
             return commands
         for call_id in self.pool.waiting(box.kind.key):

@@ -64,7 +64,6 @@ class Upkeep:
         self._image_names = heartbeat.route_names(names)
         await self._beat()
         await self._sweep()
-        metrics.ABLE.set(1)
 
     async def _make_stream(self) -> None:
         backoff = streams.Backoff()
@@ -158,7 +157,6 @@ class Upkeep:
         if able == self._runner.state.able:
             return
         log.warning("engine_changed", able=able, why=why)
-        metrics.ABLE.set(int(able))
         self._runner.apply(state.EngineChanged(able))
 
     async def watch_images(self) -> None:

@@ -1,8 +1,9 @@
 """Harm a platform while it is called, and judge it: `python -m tests.chaos`, or `make chaos`.
 
 Starts two replicas of each service, a MySQL and a Redis of its own on this machine, and ends them
-all. The same seed does the same harm at the same times. Prints Markdown, keeps it with a JSON file
-under `.cache/chaos`. Ends with 1 if a promise was broken.
+all. One of the runners is on a host that is played, with a container engine of its own, unless
+`--hosts 0` is said. The same seed does the same harm at the same times. Prints Markdown, keeps it
+with a JSON file under `.cache/chaos`. Ends with 1 if a promise was broken.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from tests.chaos.routes import KINDS, Kind
 from tests.chaos.running import seconds, session, tell
 from tests.chaos.stage import ROLES, Stage, stage
 from tests.chaos.traffic import Traffic
+from tests.e2e import hosts
 from tests.e2e.client import Client
 from tests.e2e.images import function_image, require_engine
 
@@ -37,13 +39,17 @@ def asked_for() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=5.0, help="how long harm is done (5)")
     parser.add_argument("--seed", type=int, help="which harm; by chance if it is left out")
     parser.add_argument("--rate", type=float, default=20.0, help="calls a second (20)")
+    hosts_help = "hosts that are played: one with a runner and an engine of its own, or none (1)"
+    parser.add_argument("--hosts", type=int, choices=(0, 1), default=1, help=hosts_help)
     return parser.parse_args()
 
 
-async def deploy(client: Client, app: str) -> None:
-    """Make the routes that are called."""
+async def deploy(client: Client, app: str, where: Stage) -> None:
+    """Make the routes that are called; hosts get their images, for they have no registry."""
     for kind in KINDS:
-        await client.deploy(app, kind.path, await _image(kind), **kind.route())
+        image = await _image(kind)
+        await asyncio.to_thread(where.load, image)
+        await client.deploy(app, kind.path, image, **kind.route())
 
 
 async def _image(kind: Kind) -> str:
@@ -55,7 +61,7 @@ async def _image(kind: Kind) -> str:
 async def harmed(where: Stage, seed: int, lasting_s: float) -> list[str]:
     """Do all harm of a seed, one after the other; return what was done."""
     done = []
-    for harm in adversary.harms(seed, lasting_s):
+    for harm in adversary.harms(seed, lasting_s, hosts=len(where.hosts)):
         await asyncio.sleep(harm.after_s)
         at_s = seconds()
         what = await where.perform(harm)
@@ -68,7 +74,7 @@ async def chaos(where: Stage, wanted: argparse.Namespace) -> Report:
     """Call, harm, wait for calm, judge."""
     async with session() as calling:
         app = f"chaos-{secrets.token_hex(4)}"
-        await deploy(Client(calling, where.platform.url), app)
+        await deploy(Client(calling, where.platform.url), app, where)
         traffic = Traffic(calling, app, where.replicas["api"], random.Random(wanted.seed))
         over = asyncio.Event()
         flowing = asyncio.create_task(traffic.flow(wanted.rate, over))
@@ -121,10 +127,12 @@ async def main() -> int:
         wanted.seed = secrets.randbelow(1_000_000)
     os.environ["CI"] = "1"
     require_engine()
+    if wanted.hosts:
+        hosts.require()
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     tell(f"seed {wanted.seed}; logs of the services in {folder}")
     with stores.redis() as redis, stores.mysql() as mysql:
-        async with stage(redis, mysql, folder) as where:
+        async with stage(redis, mysql, folder, hosts_played=wanted.hosts) as where:
             report = await chaos(where, wanted)
     sys.stdout.write(report.markdown() + "\n")
     tell(f"kept in {keep(report)}")

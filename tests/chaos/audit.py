@@ -109,6 +109,7 @@ async def _under_way(client: Client, stage: Stage) -> str:
         count = await redis.zcard(keys.RETRIES_DUE)
         left += [f"{count} calls that wait for their next attempt"] if count else []
     left += [f"sandbox {name}" for name in await asyncio.to_thread(stage.sandboxes)]
+    left += [f"ended container {name}" for name in await asyncio.to_thread(stage.ended)]
     left += [f"socket {name}" for name in await asyncio.to_thread(sockets, stage)]
     return ", ".join(left)
 
@@ -157,6 +158,6 @@ def of_files(stage: Stage, young: dict[str, Counter[str]]) -> Defects:
 def sockets(stage: Stage) -> list[str]:
     """Return the sockets by which sandboxes reach their runners."""
     # Not by `rglob`: that stumbles over folders that are removed meanwhile.
-    walked = os.walk(stage.platform.services[0].env["RUNNER_FOLDER"])
+    walked = (found for shared in stage.folders for found in os.walk(shared))
     paths = [Path(folder, name) for folder, _, names in walked for name in names]
     return [str(path) for path in paths if path.is_socket()]

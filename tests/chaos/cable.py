@@ -10,8 +10,9 @@ _CHUNK_BYTES = 64 * 1024
 class Cable:
     """Relays TCP connections to a target, until it is cut. Use with `async with`."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+    def __init__(self, host: str, port: int, listen: str = "127.0.0.1") -> None:
+        """`host` and `port` are the target's; `listen` is the address where it is to be reached."""
+        self._target, self.host = (host, port), listen
         self._whole = asyncio.Event()
         self._whole.set()
         self._server: asyncio.Server | None = None
@@ -19,7 +20,7 @@ class Cable:
 
     @property
     def port(self) -> int:
-        """Where it listens, on this machine's loopback."""
+        """Where it listens, at `host`."""
         assert self._server is not None
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -32,7 +33,7 @@ class Cable:
         self._whole.set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, self.host, 0)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -1,8 +1,12 @@
-"""Where does the chaos happen? A platform of two replicas each, its stores, and ways to harm it."""
+"""Where does the chaos happen? A platform of two replicas each, its stores, and ways to harm it.
+
+If a host is to be played, the last runner is there, with a network and a container engine of its
+own (`tests.e2e.hosts`).
+"""
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +18,13 @@ from tests.chaos.adversary import Harm
 from tests.chaos.cable import Cable
 from tests.chaos.routes import CAPACITY_WAIT_S
 from tests.chaos.stores import Store
+from tests.e2e import hosts
+from tests.e2e.hosts import Host, Lan
 from tests.e2e.images import docker
 from tests.e2e.platforms import Platform, Role, Service
+
+#: Prints what a docker command of one container engine prints.
+Docker = Callable[..., str]
 
 ROLES: tuple[Role, ...] = ("api", "scheduler", "runner")
 REPLICAS = 2
@@ -43,15 +52,47 @@ class Stage:
     redis: Store
     mysql: Store
     replicas: dict[Role, list[Replica]]
+    hosts: list[Host] = field(default_factory=list)
+
+    @property
+    def engines(self) -> tuple[Docker, ...]:
+        """All container engines: this machine's, and the hosts'."""
+        return (docker, *(host.docker for host in self.hosts))
+
+    @property
+    def folders(self) -> set[str]:
+        """The folders in which sandboxes reach their runners."""
+        return {runner.service.env["RUNNER_FOLDER"] for runner in self.replicas["runner"]}
 
     def sandboxes(self) -> list[str]:
         """Return the ids of the sandboxes' containers, running or not."""
+        return [found for _, found in self._containers("-a", "--filter", f"label={SANDBOX_LABEL}")]
+
+    def ended(self) -> list[str]:
+        """Return the ids of the platform's containers that do not run: nobody has removed them."""
+        states = ("created", "exited", "dead", "removing")
+        filters = (f"status={state}" for state in states)
+        options = (option for each in filters for option in ("--filter", each))
+        return [found for _, found in self._containers("-a", *options)]
+
+    def _containers(self, *options: str) -> list[tuple[Docker, str]]:
+        """Return the ids of the platform's containers that are asked for, each with its engine."""
         label = f"label={PLATFORM_LABEL}={self.platform.name}"
-        found = docker("ps", "-aq", "--filter", label, "--filter", f"label={SANDBOX_LABEL}")
-        return found.split()
+        return [
+            (engine, container_id)
+            for engine in self.engines
+            for container_id in engine("ps", "-q", "--filter", label, *options).split()
+        ]
+
+    def load(self, image: str) -> None:
+        """Give the hosts an image of this machine's."""
+        for host in self.hosts:
+            host.load(image)
 
     async def perform(self, harm: Harm) -> str:
         """Do a deed, and undo it when its time is over; return what was done."""
+        if harm.target in {"engine", "host"}:
+            return await self._harm_host(harm)
         if harm.target == "sandbox":
             return await self._kill_sandbox(harm)
         if harm.target in {"redis", "mysql"}:
@@ -75,15 +116,31 @@ class Stage:
             await _end(replica.service, harm)
 
     async def _kill_sandbox(self, harm: Harm) -> str:
-        containers = sorted(await asyncio.to_thread(self.platform.containers))
+        containers = sorted(await asyncio.to_thread(self._containers), key=lambda found: found[1])
         if not containers:
             return "no sandbox to kill"
-        victim = containers[harm.which % len(containers)]
+        engine, victim = containers[harm.which % len(containers)]
         try:
-            await asyncio.to_thread(docker, "kill", victim)
+            await asyncio.to_thread(engine, "kill", victim)
         except RuntimeError as error:
             return f"sandbox {victim[:12]} was gone: {error}"
         return f"kill sandbox {victim[:12]}"
+
+    async def _harm_host(self, harm: Harm) -> str:
+        host = self.hosts[harm.which % len(self.hosts)]
+        began_s = clock.monotonic_s()
+        if harm.target == "host":
+            await asyncio.to_thread(host.cut)
+            await asyncio.sleep(harm.lasts_s)
+            await asyncio.to_thread(host.mend)
+        else:
+            how = host.kill_engine if harm.deed == "kill" else host.stop_engine
+            await asyncio.to_thread(how)
+            await asyncio.sleep(harm.lasts_s)
+            await asyncio.to_thread(host.start_engine)
+            await asyncio.to_thread(host.wait_for_engine)
+        took_s = clock.monotonic_s() - began_s
+        return f"{harm.deed} {harm.target}, {harm.lasts_s:.1f} s, over after {took_s:.1f} s"
 
     async def _harm_store(self, harm: Harm) -> str:
         store = self.redis if harm.target == "redis" else self.mysql
@@ -122,28 +179,46 @@ async def _end(service: Service, harm: Harm) -> None:
 
 
 @asynccontextmanager
-async def stage(redis: Store, mysql: Store, folder: Path) -> AsyncIterator[Stage]:
-    """Give a platform with `REPLICAS` of each service while inside; all are ready."""
+async def stage(
+    redis: Store, mysql: Store, folder: Path, *, hosts_played: int = 0
+) -> AsyncIterator[Stage]:
+    """Give a platform with `REPLICAS` of each service while inside; all are ready.
+
+    With `hosts_played` 1, the last of the runners is on a host of its own. Fails if anything of
+    the platform is left on that when all services have ended.
+    """
     settings = {"CAPACITY_WAIT_S": f"{CAPACITY_WAIT_S}", "LOG_LEVEL": "info"}
     platform = Platform(mysql.url, redis.url, folder, settings)
-    async with AsyncExitStack() as cables:
+    async with AsyncExitStack() as stack:
+        lan = stack.enter_context(hosts.lan(hosts_played)) if hosts_played else None
         with platform:
-            replicas = {
-                role: [await _replica(platform, role, cables) for _ in range(REPLICAS)]
-                for role in ROLES
-            }
+            made = Stage(platform, redis, mysql, {role: [] for role in ROLES})
+            for role in ROLES:
+                for number in range(REPLICAS):
+                    there = lan if role == "runner" and number == REPLICAS - 1 else None
+                    made.replicas[role].append(await _replica(platform, role, stack, there))
             for service in platform.services:
                 await asyncio.to_thread(service.wait_ready)
-            yield Stage(platform, redis, mysql, replicas)
+            made.hosts += lan.hosts if lan else []
+            yield made
+        for host in made.hosts:
+            left = host.containers(f"{PLATFORM_LABEL}={platform.name}")
+            assert not left, f"containers left on a host after all services had ended: {left}"
 
 
-async def _replica(platform: Platform, role: Role, stack: AsyncExitStack) -> Replica:
-    """Start a replica whose ways to the stores can be cut."""
+async def _replica(
+    platform: Platform, role: Role, stack: AsyncExitStack, lan: Lan | None
+) -> Replica:
+    """Start a replica whose ways to the stores can be cut; `lan`: on its host, a runner."""
     redis, mysql = urlsplit(platform.mq_url), urls.parse_mysql(platform.db_url)
-    to_redis = await stack.enter_async_context(Cable(redis.hostname or "", redis.port or 6379))
-    to_mysql = await stack.enter_async_context(Cable(mysql.host, mysql.port))
-    db_url = f"mysql://{mysql.user}:{mysql.password}@127.0.0.1:{to_mysql.port}/{mysql.name}"
-    service = platform.add(
-        role, MQ_URL=f"redis://127.0.0.1:{to_redis.port}{redis.path}", DB_URL=db_url
+    listen = lan.gateway if lan else "127.0.0.1"
+    to_redis = await stack.enter_async_context(
+        Cable(redis.hostname or "", redis.port or 6379, listen)
     )
+    to_mysql = await stack.enter_async_context(Cable(mysql.host, mysql.port, listen))
+    at = {
+        "MQ_URL": f"redis://{listen}:{to_redis.port}{redis.path}",
+        "DB_URL": f"mysql://{mysql.user}:{mysql.password}@{listen}:{to_mysql.port}/{mysql.name}",
+    }
+    service = lan.hosts[0].join(platform, **at) if lan else platform.add(role, **at)
     return Replica(service, [to_redis, to_mysql])

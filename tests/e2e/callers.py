@@ -54,7 +54,9 @@ class Callers:
 
 
 @asynccontextmanager
-async def calling(client: Client, path: str, callers: int = 4) -> AsyncIterator[Callers]:
+async def calling(
+    client: Client, path: str, callers: int = 4, body: bytes = b"x"
+) -> AsyncIterator[Callers]:
     """Call without a pause from several callers while inside; all calls have ended after that."""
     notes = Callers()
     over = asyncio.Event()
@@ -62,7 +64,7 @@ async def calling(client: Client, path: str, callers: int = 4) -> AsyncIterator[
     async def caller() -> None:
         while not over.is_set():
             begun_s = clock.monotonic_s()
-            answer = await client.post(path, data=b"x")
+            answer = await client.post(path, data=body)
             notes.went.append(Went(begun_s, clock.monotonic_s(), answer))
             if answer.status != 200:
                 await asyncio.sleep(0.2)

@@ -1,15 +1,17 @@
 """How do several hosts play on one machine? Each has a network and a container engine of its own.
 
 A host is a network namespace, joined by a pair of virtual cables to a bridge that they all share
-with this machine, and a dockerd in it, with its own data, containerd, iptables and bridge. What
-runs on a host reaches this machine by the bridge's address alone. All of it goes when the play is
-over, also if it fails midway.
+with this machine, a mount namespace, and a dockerd in both, with its own data, containerd, iptables
+and bridge. What runs on a host reaches this machine by the bridge's address alone. The engine may
+be killed and started again, as a crash or an upgrade does: what it had mounted and the containers
+that it ran are still there then. All of it goes when the play is over, also if it fails midway.
 """
 
 import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -17,7 +19,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from signal import SIGKILL
 
 import pytest
 
@@ -26,11 +27,14 @@ from tests.e2e import images
 from tests.e2e.platforms import Platform, Service
 
 _TOOLS = ("ip", "iptables", "nsenter", "unshare", "dockerd")
-_ENGINE_START_S, _ENGINE_END_S = 30, 30
+_ENGINE_START_S, _ENGINE_END_S = 60, 30
 #: A cable that is cut swallows what is sent, and tells nobody.
 _CUT = (("INPUT", "-i"), ("OUTPUT", "-o"), ("FORWARD", "-i"), ("FORWARD", "-o"))
-#: An engine finds its identity in /etc/docker, so each host gets one of its own.
-_OWN_ETC = 'mkdir -p /etc/docker && mount --bind "$0" /etc/docker && exec "$@"'
+#: An engine finds its identity in /etc/docker, so each host gets one of its own. A process that
+#: does nothing else keeps the mounts, whatever becomes of the engine.
+_OWN_ETC = (
+    'mkdir -p /etc/docker && mount --bind "$0" /etc/docker && echo mounted && exec sleep infinity'
+)
 
 
 def require() -> None:
@@ -56,8 +60,12 @@ class Host:
     name: str
     address: str
     folder: Path
+    #: The network whose registries its engine takes without TLS.
+    lan: str
     runner: Service | None = None
     _cut: bool = field(default=False, init=False)
+    _mounts: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
+    _engine: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     @property
     def inside(self) -> tuple[str, ...]:
@@ -96,6 +104,90 @@ class Host:
         for chain, side in _CUT:
             _run(*self.inside, "iptables", "-w", "-D", chain, side, "eth0", "-j", "DROP")
 
+    def mount(self) -> None:
+        """Give it mounts of its own, as long as it is there."""
+        etc = self.folder / "etc"
+        etc.mkdir()
+        command = ("unshare", "--mount", "sh", "-c", _OWN_ETC, str(etc))
+        self._mounts = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        assert self._mounts.stdout is not None
+        if self._mounts.stdout.readline() != b"mounted\n":
+            raise RuntimeError(f"{self.name} cannot have mounts of its own")
+
+    def unmount(self) -> None:
+        """Let its mounts go with the last process that has them."""
+        if self._mounts is not None:
+            self._mounts.kill()
+            self._mounts.communicate()
+
+    def start_engine(self) -> None:
+        """Start its container engine, for the first time or again; see `wait_for_engine`."""
+        assert self._mounts is not None
+        here = self.folder
+        command = (
+            *(*self.inside, f"--mount=/proc/{self._mounts.pid}/ns/mnt"),
+            *("dockerd", "--data-root", str(here / "data"), "--exec-root", str(here / "exec")),
+            *("--pidfile", str(here / "engine.pid"), "-H", self.socket),
+            *("--insecure-registry", self.lan),
+        )
+        with (here / "engine.log").open("ab") as log:
+            self._engine = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def wait_for_engine(self) -> None:
+        """Wait until its engine answers."""
+        until_s = clock.monotonic_s() + _ENGINE_START_S
+        while True:
+            try:
+                self.docker("version")
+            except (RuntimeError, subprocess.TimeoutExpired):
+                if clock.monotonic_s() > until_s:
+                    log = (self.folder / "engine.log").read_text(errors="replace")
+                    pytest.fail(
+                        f"the engine of {self.name} does not answer; its log:\n{log[-4000:]}"
+                    )
+                time.sleep(0.1)
+            else:
+                return
+
+    def kill_engine(self) -> None:
+        """End its engine as a crash does, with the containerd it has started; containers go on."""
+        assert self._engine is not None
+        self._engine.kill()
+        self._engine.wait()
+        self._kill_containerd()
+
+    def stop_engine(self) -> None:
+        """End its engine by SIGTERM, which ends its containers first; by SIGKILL if that fails."""
+        assert self._engine is not None
+        self._engine.terminate()
+        try:
+            self._engine.wait(_ENGINE_END_S)
+        except subprocess.TimeoutExpired:
+            self._engine.kill()
+            self._engine.wait()
+        # It ends by itself with its engine, unless that was killed.
+        self._kill_containerd()
+
+    def end(self) -> None:
+        """Remove all its containers, and end its engine, in whatever state that is."""
+        assert self._engine is not None
+        with suppress(RuntimeError, subprocess.TimeoutExpired, pytest.fail.Exception):
+            if self._engine.poll() is not None:
+                self.start_engine()
+            self.wait_for_engine()
+            if left := self.docker("ps", "-aq").split():
+                self.docker("rm", "-fv", *left)
+        self.stop_engine()
+
+    def _kill_containerd(self) -> None:
+        folder = self.folder / "exec" / "containerd"
+        with suppress(OSError, ValueError):
+            pid = int((folder / "containerd.pid").read_text())
+            if str(folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+
     def join(self, platform: Platform, **settings: str) -> Service:
         """Start a runner there that knows of the platform where its Redis is."""
         self.runner = platform.add(
@@ -132,13 +224,15 @@ def lan(count: int) -> Iterator[Lan]:
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         hosts = []
         for number in range(1, count + 1):
-            host = Host(f"{name}-{number}", f"{net}.{10 + number}", folder / str(number))
+            host = Host(
+                f"{name}-{number}", f"{net}.{10 + number}", folder / str(number), f"{net}.0/24"
+            )
             host.folder.mkdir()
             undo.enter_context(_wired(host, name, gateway))
-            undo.enter_context(_engine(host, f"{net}.0/24"))
+            undo.enter_context(_engine(host))
             hosts.append(host)
         for host in hosts:
-            _wait_for_engine(host)
+            host.wait_for_engine()
         yield Lan(gateway, hosts)
 
 
@@ -167,47 +261,17 @@ def _wired(host: Host, bridge: str, gateway: str) -> Iterator[None]:
 
 
 @contextmanager
-def _engine(host: Host, insecure: str) -> Iterator[None]:
-    """Run a container engine on a host, that takes registries of a network without TLS."""
-    here, etc = host.folder, host.folder / "etc"
-    etc.mkdir()
-    command = (
-        *(*host.inside, "unshare", "--mount", "sh", "-c", _OWN_ETC, str(etc)),
-        *("dockerd", "--data-root", str(here / "data"), "--exec-root", str(here / "exec")),
-        *("--pidfile", str(here / "engine.pid"), "-H", host.socket),
-        *("--insecure-registry", insecure),
-    )
-    with (here / "engine.log").open("wb") as log:
-        engine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+def _engine(host: Host) -> Iterator[None]:
+    """Run a container engine on a host."""
+    host.mount()
     try:
-        yield
+        host.start_engine()
+        try:
+            yield
+        finally:
+            host.end()
     finally:
-        with suppress(RuntimeError, subprocess.TimeoutExpired):
-            if left := host.docker("ps", "-aq").split():
-                host.docker("rm", "-fv", *left)
-        engine.terminate()
-        try:
-            engine.wait(_ENGINE_END_S)
-        except subprocess.TimeoutExpired:
-            engine.kill()
-            engine.wait()
-        # It ends by itself with its engine, unless that was killed.
-        with suppress(OSError, ValueError):
-            os.kill(int((here / "exec" / "containerd" / "containerd.pid").read_text()), SIGKILL)
-
-
-def _wait_for_engine(host: Host) -> None:
-    until_s = clock.monotonic_s() + _ENGINE_START_S
-    while True:
-        try:
-            host.docker("version")
-        except RuntimeError:
-            if clock.monotonic_s() > until_s:
-                log = (host.folder / "engine.log").read_text(errors="replace")
-                pytest.fail(f"the engine of {host.name} does not answer; its log:\n{log[-4000:]}")
-            time.sleep(0.1)
-        else:
-            return
+        host.unmount()
 
 
 def sleeping(there: Lan, seconds: str) -> set[str]:

@@ -18,10 +18,11 @@ import pytest
 import redis.asyncio as redis_asyncio
 
 from services.runner.containers import SANDBOX_LABEL
-from shared import clock, keys
+from shared import clock, keys, timestamps
 from tests.chaos import stores
 from tests.conftest import MysqlServer, eventually
 from tests.e2e import hosts, registries
+from tests.e2e.callers import SLACK_S, calling
 from tests.e2e.client import Answer, Client
 from tests.e2e.conftest import show
 from tests.e2e.hosts import Host, Lan
@@ -33,6 +34,14 @@ HOSTS = 3
 MEMORY_MB = 512
 #: A host that is cut off is taken for lost after so long, and noticed a quarter second later.
 LOST_S = 5.0
+#: Of sync calls: the longest wait for a runner (the default) and the longest run; and how long an
+#: engine is away.
+CAPACITY_WAIT_S, TIMEOUT_S, AWAY_S = 30, 10, 4.0
+#: Within so long it is known that an engine does not answer: a question, its patience, a heartbeat.
+NOTICED_S = 5.0
+#: A call that was given to a sandbox just when the runner was told as unable may begin later by so
+#: much, by the clocks of two processes.
+BOUNCE_MS = 200
 SLEEP = 'read -r seconds; cat /proc/sys/kernel/random/uuid; exec sleep "$seconds"'
 
 
@@ -344,6 +353,138 @@ async def test_a_host_that_is_cut_off_stops_its_calls_before_others_take_them(
     assert await client.ended(answer.call_id) == lost
     assert len(await client.calls(app)) == 4
     await eventually(lambda: balanced(play, client), 20)
+
+
+@dataclass
+class Accepted:
+    """Async calls that are made all the time, and the ids of those that were accepted."""
+
+    ids: list[str] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def accepting(client: Client, path: str, body: bytes) -> AsyncIterator[Accepted]:
+    """Make an async call ten times a second while inside; each must be accepted."""
+    found, over = Accepted(), asyncio.Event()
+
+    async def caller() -> None:
+        while not over.is_set():
+            answer = await client.post(path, data=body)
+            assert answer.status == 202, answer.text
+            found.ids.append(answer.json()["call_id"])
+            await asyncio.sleep(0.1)
+
+    task = asyncio.create_task(caller())
+    try:
+        yield found
+    finally:
+        over.set()
+        await task
+
+
+async def is_able(client: Client, host: Host) -> bool:
+    return bool((await runners(client))[host.name]["able"])
+
+
+async def begun_there(client: Client, app: str, host: Host, **query: str) -> list[int]:
+    """Return when the calls that ran on a host were begun, in epoch milliseconds."""
+    runner_id = (await runners(client))[host.name]["id"]
+    found = await client.calls(app, limit="1000", **query)
+    starts = [c["started_at"] for c in found if c["runner"] == runner_id and c["started_at"]]
+    return [timestamps.parse(start) for start in starts]
+
+
+async def takes_calls(client: Client, app: str, host: Host, since_ms: int) -> bool:
+    begun_ms = await begun_there(client, app, host, path="/async")
+    return max(begun_ms, default=0) > since_ms
+
+
+@pytest.mark.parametrize("how", ["kill", "restart"])
+async def test_an_engine_that_goes_under_load_loses_no_call_and_is_used_again(
+    play: Play, client: Client, fn: Fn, app: str, function_image: Callable[[str], str], *, how: str
+) -> None:
+    host, *others = play.lan.hosts
+    image = play.push(function_image(SLEEP), "engine:1")
+    fields: dict[str, Any] = {"memory": 64, "timeout": TIMEOUT_S}
+    later = fields | {"type": "async", "retry_delay": 1}
+    sync = await client.deploy(app, "/sync", image, **fields)
+    path = await client.deploy(app, "/async", image, **later)
+    # Two that run for longer than the engine lets containers live.
+    long_sync = await client.deploy(app, "/long", image, **fields | {"timeout": 60})
+    long_path = await client.deploy(app, "/long-async", image, **later | {"timeout": 60})
+    await drained(fn, *others)
+    caller = asyncio.create_task(client.post(long_sync, data=b"35.25\n"))
+    long_id = (await client.post(long_path, data=b"35.75\n")).json()["call_id"]
+    for seconds in ("35.25", "35.75"):
+        await eventually(lambda seconds=seconds: runs(play, seconds), 20)
+    await undrained(fn, client, *others)
+    async with (
+        calling(client, sync, 9, b"0.5\n") as callers,
+        accepting(client, path, b"1\n") as accepted,
+    ):
+        # Until something of both runs there.
+        await eventually(lambda: takes_calls(client, app, host, 0), 30)
+        await eventually(lambda: asyncio.sleep(0, len(accepted.ids) > 40), 30)
+        gone_s = clock.monotonic_s()
+        stop = host.kill_engine if how == "kill" else host.stop_engine
+        stopping = asyncio.create_task(asyncio.to_thread(stop))
+        # Before it has ended: Docker does so only when all containers have.
+        await eventually(lambda: is_not_able(client, host), NOTICED_S)
+        unable_s, unable_ms = clock.monotonic_s(), clock.wall_ms()
+        answered_s = await callers.answered(CAPACITY_WAIT_S)
+        await stopping
+        stopped_s = clock.monotonic_s()
+        await asyncio.sleep(AWAY_S)
+        assert not await is_able(client, host)
+        started_s, started_ms = clock.monotonic_s(), clock.wall_ms()
+        await asyncio.to_thread(host.start_engine)
+        await asyncio.to_thread(host.wait_for_engine)
+        engine_s = clock.monotonic_s()
+        await eventually(lambda: is_able(client, host), 20)
+        able_s = clock.monotonic_s()
+        await eventually(lambda: takes_calls(client, app, host, started_ms), 60)
+        calls_s = clock.monotonic_s()
+        await callers.answered(CAPACITY_WAIT_S)
+    print(  # noqa: T201
+        f"\n{how}: engine ended after {stopped_s - gone_s:.1f} s, unable after"
+        f" {unable_s - gone_s:.1f} s, calls answered {answered_s:.1f} s later; from its start on:"
+        f" it answered after {engine_s - started_s:.1f} s, able after {able_s - started_s:.1f} s,"
+        f" calls run there after {calls_s - started_s:.1f} s; callers got"
+        f" {Counter(call.answer.status for call in callers.went)},"
+        f" slowest {callers.slowest_s():.1f} s; {len(accepted.ids)} async calls"
+    )
+    failed = [call.answer for call in callers.went if call.answer.status != 200]
+    assert {answer.fault for answer in failed} <= {"platform"}, [a.text for a in failed]
+    assert callers.slowest_s() < CAPACITY_WAIT_S + TIMEOUT_S + SLACK_S
+    answer = await caller
+    assert (answer.status, answer.code, answer.fault) == (503, "unavailable", "platform")
+    again = await client.ended(long_id)
+    assert (again["status"], again["attempt"]) == ("success", 2), again
+    await all_succeeded(client, app, accepted)
+    begun_ms = await begun_there(client, app, host)
+    assert not [ms for ms in begun_ms if unable_ms + BOUNCE_MS < ms < started_ms]
+    await eventually(lambda: nothing_ended(host), 150)
+    await eventually(lambda: balanced(play, client), 30)
+
+
+async def all_succeeded(client: Client, app: str, accepted: Accepted) -> None:
+    """Check that each accepted call has run, and that all of an app are listed once."""
+    done = [await client.ended(call_id) for call_id in accepted.ids]
+    assert {d["status"] for d in done} == {"success"}, [d for d in done if d["status"] != "success"]
+    listed = Counter(call["id"] for call in await client.calls(app, limit="1000"))
+    assert set(accepted.ids) <= set(listed)
+    assert set(listed.values()) == {1}
+
+
+async def is_not_able(client: Client, host: Host) -> bool:
+    return not await is_able(client, host)
+
+
+async def nothing_ended(host: Host) -> bool:
+    """Return whether its engine has no container that does not run: nobody needs such a one."""
+    states = ("created", "exited", "dead")
+    filters = [part for state in states for part in ("--filter", f"status={state}")]
+    return not await asyncio.to_thread(host.docker, "ps", "-aq", *filters)
 
 
 async def runs(play: Play, seconds: str) -> bool:

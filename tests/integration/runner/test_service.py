@@ -526,14 +526,36 @@ async def test_an_engine_that_goes_and_comes_back(
         image = await shell(docker, "echo fine")
         await life.assign(sync(image, path="/waits"))
         await life.assign(asynchronous(image, path="/waits"))
-
-        async def back() -> bool:
-            there = [call.attempt for call in await waiting(redis)] == [1]
-            return there and await redis.xlen(keys.CALLS_SYNC) == 1
-
-        await eventually(back)
+        await eventually(lambda: both_back(redis))
         await inside(docker, container_id, "touch /tmp/go")
         assert (await life.reply(runs.call_id)).outcome == messages.Answered(b"done\n")
+        await way.connect()
+        await life.heartbeat(lambda beat: beat.able)
+        assert await life.answer(image, path="/again") == b"fine\n"
+        await remove_left_behind(life)
+    await way.cut()
+
+
+async def both_back(redis: streams.Redis) -> bool:
+    """Return whether a sync and an async call wait to be given to some runner, as they came."""
+    there = [call.attempt for call in await waiting(redis)] == [1]
+    return there and await redis.xlen(keys.CALLS_SYNC) == 1
+
+
+async def test_calls_that_find_the_engine_gone_before_it_is_noticed_go_back(
+    redis: streams.Redis, docker: aiodocker.Docker, tmp_path: Path, places: sandbox.Places
+) -> None:
+    way = CuttableEngine(tmp_path / "docker.sock")
+    await way.connect()
+    image = await shell(docker, "echo fine")
+    async with living(redis, places, docker_host=f"unix://{way.path}") as life:
+        await life.heartbeat(lambda beat: beat.able)
+        assert await life.answer(image, path="/before") == b"fine\n"
+        await way.cut()
+        await life.assign(sync(image, path="/waits"))
+        await life.assign(asynchronous(image, path="/waits"))
+        await eventually(lambda: both_back(redis))
+        await life.heartbeat(lambda beat: not beat.able)
         await way.connect()
         await life.heartbeat(lambda beat: beat.able)
         assert await life.answer(image, path="/again") == b"fine\n"

@@ -20,3 +20,10 @@ def test_everything_is_harmed_in_the_long_run() -> None:
         "api", "scheduler", "runner", "redis", "mysql", "sandbox",
     }  # fmt: skip
     assert {harm.deed for harm in done} == {"kill", "restart", "freeze", "cut"}
+
+
+def test_hosts_that_are_played_are_harmed_besides() -> None:
+    before, done = list(harms(1, 7200)), list(harms(1, 7200, hosts=1))
+    of_hosts = {(harm.deed, harm.target) for harm in done if harm.target in {"engine", "host"}}
+    assert of_hosts == {("kill", "engine"), ("restart", "engine"), ("partition", "host")}
+    assert {harm.target for harm in before} == {harm.target for harm in done} - {"engine", "host"}

@@ -557,6 +557,18 @@ def test_one_that_ran_a_call_ends_the_slowness(yard: Yard) -> None:
     assert started(yard.after(1))
 
 
+def test_those_that_die_with_the_engine_are_started_as_soon_as_it_is_back(yard: Yard) -> None:
+    yard.wants(kind(least=3))
+    for number in ("1", "2", "3"):
+        yard.ready(number)
+    yard.pool.pause()
+    for number in ("1", "2", "3"):
+        yard.lost(number)
+        yard.gone(number)
+    yard.pool.resume()
+    assert len(started(yard.after(0))) == 3
+
+
 def test_a_call_with_no_sandbox_at_all_does_not_wait_for_the_pause(yard: Yard) -> None:
     yard.wants(kind(least=1))
     yard.failed("1")

@@ -152,12 +152,16 @@ def test_leftovers_of_the_dead_go_and_a_siblings_stay() -> None:
     assert leftovers(dead, sibling, living=("me", "sibling")) == ["1"]
 
 
-def test_own_ones_stay_while_they_serve_or_are_young() -> None:
+def test_own_ones_stay_while_they_serve_or_may_come_to() -> None:
     serving = engine.Found("1", "me", "7", 0)
     namespace = engine.Found("ns", "me", "", 0)
-    young = engine.Found("3", "me", "8", 999)
-    lost = engine.Found("4", "me", "8", 0)
+    young = engine.Found("3", "me", "", 999)
+    lost = engine.Found("4", "me", "", 0)
     assert leftovers(serving, namespace, young, lost, living=()) == ["4"]
+
+
+def test_a_sandbox_that_could_not_be_removed_goes_however_young_it_is() -> None:
+    assert leftovers(engine.Found("3", "me", "8", 999)) == ["3"]
 
 
 def signs(since_s: float, *names: str) -> dict[str, janitor.Sign]:

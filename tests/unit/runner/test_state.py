@@ -570,6 +570,28 @@ def test_what_waits_goes_back_when_the_engine_goes(h: Harness) -> None:
     assert ending(h.given(ended())).record.status == "success"
 
 
+def test_calls_whose_sandbox_finds_the_engine_away_go_back_before_that_is_noticed_otherwise(
+    h: Harness,
+) -> None:
+    h.given(assigned(async_head(call_id="c1")), assigned(head(call_id="c2"), E2))
+    beat, one, two, removed = h.given(SandboxFailed("1", runs.EngineAway("refused")))
+    assert beat == Beat()
+    assert isinstance(one, HandBack)
+    assert isinstance(two, HandBack)
+    assert [(b.head.call_id, b.head.attempt) for b in (one, two)] == [("c1", 1), ("c2", 1)]
+    assert one.why == two.why == "the container engine is away"
+    assert removed == RemoveSandbox("1")
+    assert not h.state.able
+    assert only(h.given(assigned(entry_id=b"9-9")), HandBack).entry_id == b"9-9"
+
+
+def test_a_sandbox_that_fails_while_the_engine_is_known_to_be_away_tells_nothing_new(
+    h: Harness,
+) -> None:
+    h.given(ReadinessWanted((kind(least=1),)), EngineChanged(able=False))
+    assert h.given(SandboxFailed("1", runs.EngineAway("refused"))) == [RemoveSandbox("1")]
+
+
 def test_a_call_that_is_refused_while_the_engine_is_away_goes_back(h: Harness) -> None:
     h.running()
     h.given(EngineChanged(able=False))

@@ -31,7 +31,12 @@ ROUTES = (
     kind("socket", memory_mb=256, format="http-stream", idle_timeout_ms=1_000),
     kind("vast", memory_mb=600),
 )
-BEFORE_ITS_END = (runs.Broken("x"), runs.EngineFailed("x"), runs.PullFailed("img", "x"))
+BEFORE_ITS_END = (
+    runs.Broken("x"),
+    runs.EngineFailed("x"),
+    runs.EngineAway("x"),
+    runs.PullFailed("img", "x"),
+)
 ENDINGS = (
     runs.Exited(0),
     runs.Exited(1),
