@@ -6,7 +6,7 @@ it. Each script here says what it needs and returns; the callers decide. What a 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -1029,6 +1029,23 @@ def end_task(
     head = messages.encode(again) if again else b""
     rest = (call_id, messages.encode(record), int(dead), head, due_ms)
     return ("EVAL", _END_TASK, len(names), *names, *rest)
+
+
+_ACKNOWLEDGE = (
+    _FREES
+    + """
+redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 2))
+return redis.call('XDEL', KEYS[1], unpack(ARGV, 2))
+"""
+)
+
+
+def acknowledge(stream: str, group: str, ids: Sequence[bytes]) -> Command:
+    """Take entries out of a stream, which its group has dealt with. Returns how many were there.
+
+    A script, because a Redis out of memory refuses whatever is in a transaction.
+    """
+    return ("EVAL", _ACKNOWLEDGE, 1, stream, group, *ids)
 
 
 _DROP_DEAD_CONSUMERS = """

@@ -205,12 +205,14 @@ class Recorder:
     ) -> None:
         """Take entries out of the stream, in one step; if Redis is away, they will come again."""
         ids = [entry[0] for entry in entries]
+        done = scripts.acknowledge(keys.FINISHED, keys.RECORDERS, ids)
         try:
-            pipeline = self._redis.pipeline(transaction=True)
             if also:
+                pipeline = self._redis.pipeline(transaction=True)
                 pipeline.execute_command(*also)
-            pipeline.xack(keys.FINISHED, keys.RECORDERS, *ids)
-            pipeline.xdel(keys.FINISHED, *ids)
-            await pipeline.execute()
+                pipeline.execute_command(*done)
+                await pipeline.execute()
+            else:
+                await self._redis.execute_command(*done)  # type: ignore[no-untyped-call]
         except (RedisError, OSError) as error:
             log.warning("records_unacknowledged", count=len(ids), error=str(error))
