@@ -1,7 +1,7 @@
 """Is the line before a route too long for one more? Pure: time is an argument.
 
 A burst is let in whole, and waits. A flood is not: who cannot be served soon is told so at the
-entrance, before the body is read, and those who were let in are served about as fast as ever. What
+entrance, before the body is read, and those who were let in do not wait for long. What
 tells the two apart is whether more come than are served, time and again.
 
 Example: a route serves 40 calls a second, each of which takes 0.4 s, so 16 are served at a time.

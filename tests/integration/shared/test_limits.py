@@ -5,7 +5,15 @@ import asyncio
 import pytest
 
 from shared import clock, ids, keys, messages, scripts, streams
-from tests.integration.shared.test_moves import a_head, a_parcel, a_record, an_enqueue, entries, run
+from tests.integration.shared.test_moves import (
+    a_claim,
+    a_head,
+    a_parcel,
+    a_record,
+    an_enqueue,
+    entries,
+    run,
+)
 
 
 def asked(call_id: str, limits: scripts.Limits, **changes: object) -> scripts.Command:
@@ -109,3 +117,61 @@ async def test_limited_and_other_calls_go_in_one_write(redis: streams.Redis) -> 
     _, (_, fields), _ = await entries(redis, keys.CALLS_SYNC)
     head = messages.decode(fields[b"h"], messages.CallHead)
     assert (head.call_id, head.counted) == ("c2", True)
+
+
+def keyed(call_id: str, limits: scripts.Limits) -> scripts.Command:
+    """Return an enqueue of a call with an idempotency key."""
+    enqueuing = asked(call_id, limits)
+    assert isinstance(enqueuing, scripts.Step)
+    head = a_head(call_id, counted=True, once=call_id)
+    now_ms = clock.epoch_ms()
+    claim = a_claim(digest=call_id, expires_ms=now_ms + 60_000)
+    return scripts.enqueue_once(enqueuing, head, claim, now_ms)
+
+
+async def test_a_call_with_a_key_counts_until_it_has_ended(redis: streams.Redis) -> None:
+    one = scripts.Limits(1, 0, 0)
+    entry_id = await run(redis, keyed("c1", one))
+    assert isinstance(entry_id, bytes)
+    assert isinstance(await run(redis, keyed("c1", one)), list)  # the same call once more
+    assert await run(redis, keyed("c2", one)) == scripts.BUSY
+    assert not await redis.exists(keys.claim("c2"))
+    record = a_record("c1")
+    end = scripts.end(keys.CALLS_SYNC, entry_id, record, None, "", once="c1", counted=True)
+    assert await run(redis, end) == 1
+    assert await redis.zcard(keys.inflight("app")) == 0
+    assert isinstance(await run(redis, keyed("c2", one)), bytes)
+
+
+async def test_a_call_with_a_key_may_come_too_early(redis: streams.Redis) -> None:
+    slow = scripts.Limits(0, 1_000_000, 1_000_000)
+    assert isinstance(await run(redis, keyed("c1", slow)), bytes)
+    refused = await run(redis, keyed("c2", slow))
+    assert isinstance(refused, bytes)
+    assert refused.startswith(scripts.EARLY)
+
+
+async def test_a_call_that_came_by_a_grant_counts_until_it_has_ended(redis: streams.Redis) -> None:
+    one = scripts.Limits(1, 0, 0)
+    await streams.make_group(redis, keys.runner("r1"), keys.RUNNER_GROUP)
+    await run(redis, scripts.grant("kind", "r1", messages.Assignment(1, 2, "1.1")))
+    answer = await run(redis, asked("c1", one, sandbox_key="kind"))
+    assert isinstance(answer, list)
+    assert answer[1] == b"r1"
+    assert await run(redis, asked("c2", one, sandbox_key="kind")) == scripts.BUSY
+    told = messages.ExecutionFinished("r1", "c1", "1.1")
+    place = scripts.Place("1.1", "kind")
+    stream, record = keys.runner("r1"), a_record("c1")
+    end = scripts.end(stream, answer[0], record, None, "", told=told, place=place, counted=True)
+    assert await run(redis, end) == 1
+    assert await redis.zcard(keys.inflight("app")) == 0
+    assert await redis.hget(keys.GRANTS, "kind:free") == b"1"
+    assert await redis.xlen(keys.EVENTS) == 0
+
+
+async def test_a_dead_letter_counts_no_more(redis: streams.Redis) -> None:
+    entry_id = await run(redis, asked("c1", scripts.Limits(1, 0, 0), mode="async"))
+    assert isinstance(entry_id, bytes)
+    bury = scripts.bury(keys.CALLS_ASYNC, entry_id, a_record("c1", "error"))
+    assert await run(redis, bury) == 1
+    assert await redis.zcard(keys.inflight("app")) == 0
