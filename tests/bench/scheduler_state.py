@@ -2,8 +2,9 @@
 
 Run with `python -m tests.bench.scheduler_state`. No I/O: it drives the pure state alone, with calls
 of 10,000 routes that arrive and end in batches, as the shell would hand them over, and with the
-heartbeats of runners that keep sandboxes. Only the time inside the state counts, with the garbage
-collector at rest as in the service.
+heartbeats of runners that keep sandboxes. Calls of routes that are called often go past the state,
+as they do past the scheduler, and are no decisions. Only the time inside the state counts, with the
+garbage collector at rest as in the service.
 """
 
 import gc
@@ -15,7 +16,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from services.scheduler import events
 from services.scheduler.events import Now
@@ -43,6 +44,8 @@ HOT_EVERY = 5
 MOST = (1, 2, 4, 8)
 #: Sandboxes that a runner keeps.
 KEPT = 64
+#: Seconds between two ticks, as in the service.
+TICK_S = 0.25
 #: Calls under way for each runner, on average.
 UNDER_WAY: dict[Load, int] = {"half full": 8, "saturated": 1000, "hot": 16}
 
@@ -109,6 +112,24 @@ class Simulated:
         )
 
 
+@dataclass(slots=True)
+class Granted:
+    """A grant as Redis has it: calls of one kind that may go to a runner past the state."""
+
+    grant_id: str
+    runner_id: str
+    free: int = 0
+
+
+class UnderWay(NamedTuple):
+    """A call at a runner; `grant_id`: by which grant it came, "" if the state gave it."""
+
+    call_id: str
+    runner_id: str
+    key: str
+    grant_id: str = ""
+
+
 class Simulation:
     """A state, its runners and its clients."""
 
@@ -119,7 +140,10 @@ class Simulation:
         self.now = Now(1.0, EPOCH_MS)
         self.decided = self.warm = 0
         self.spent_s = 0.0
-        self._under_way: deque[tuple[str, str, str]] = deque()
+        self._under_way: deque[UnderWay] = deque()
+        self._granted: dict[str, Granted] = {}
+        self._recalled: list[events.GrantRecalled] = []
+        self._ticked_s = self.now.s
         self._next_beats = itertools.cycle(self.runners.values())
         self._beats_due = 0.0
         self._calls = _calls(load)
@@ -149,36 +173,73 @@ class Simulation:
         self._arrive(BATCH)
         limit = UNDER_WAY[self.load] * len(self.runners)
         ends = BATCH if self.load == "saturated" else max(len(self._under_way) - limit, 0)
-        self._handle(*(self._end() for _ in range(ends)))
+        self._handle(*filter(None, [self._end() for _ in range(ends)]))
+        recalled, self._recalled = self._recalled, []
+        self._handle(*recalled)
         passed_s = BATCH / CALLS_PER_S
         self.now = Now(self.now.s + passed_s, self.now.ms + round(passed_s * 1000))
         self._beats_due += len(self.runners) * passed_s
         beats = int(self._beats_due)
         self._beats_due -= beats
         self._handle(*(next(self._next_beats).beat() for _ in range(beats)))
+        if self.now.s - self._ticked_s >= TICK_S:
+            self._ticked_s = self.now.s
+            self._handle(events.Tick(caught_up=True))
 
-    def _end(self) -> messages.ExecutionFinished:
-        call_id, runner_id, key = self._under_way.popleft()
+    def _end(self) -> messages.ExecutionFinished | None:
+        """End a call; return what is told of it, nothing if its place is left to the next one."""
+        call_id, runner_id, key, grant_id = self._under_way.popleft()
         self.runners[runner_id].finish(key)
-        return messages.ExecutionFinished(runner_id, call_id)
+        granted = self._granted.get(key)
+        if grant_id and granted and granted.grant_id == grant_id:
+            granted.free += 1
+            return None
+        return messages.ExecutionFinished(runner_id, call_id, grant_id)
 
     def _arrive(self, count: int) -> None:
-        self._handle(events.CallsArrived(tuple(itertools.islice(self._calls, count))))
+        came = itertools.islice(self._calls, count)
+        self._handle(events.CallsArrived(tuple(c for c in came if not self._goes_past(c))))
+
+    def _goes_past(self, call: events.Waiting) -> bool:
+        """Let a call take a free place, if there is one."""
+        head = call.head
+        granted = self._granted.get(head.sandbox_key)
+        if granted is None or not granted.free:
+            return False
+        granted.free -= 1
+        self.runners[granted.runner_id].take(head.sandbox_key, head.max_concurrency)
+        there = UnderWay(head.call_id, granted.runner_id, head.sandbox_key, granted.grant_id)
+        self._under_way.append(there)
+        return True
 
     def _handle(self, *given: events.Event) -> None:
         began_s = time.process_time()
         commands = [self.state.handle(event, self.now) for event in given]
         self.spent_s += time.process_time() - began_s
         for command in itertools.chain.from_iterable(commands):
-            if isinstance(command, events.AssignCall):
-                self._assign(command)
+            match command:
+                case events.AssignCall():
+                    self._assign(command)
+                case events.GrantPlace(grant_id=grant_id, kind=kind, runner_id=runner_id):
+                    self._granted.setdefault(kind, Granted(grant_id, runner_id)).free += 1
+                case events.RecallGrant():
+                    self._recall(command)
+                case _:
+                    pass
+
+    def _recall(self, command: events.RecallGrant) -> None:
+        granted = self._granted[command.kind]
+        self._recalled.append(events.GrantRecalled(command.grant_id, granted.free))
+        granted.free = 0
+        if command.close:
+            del self._granted[command.kind]
 
     def _assign(self, command: events.AssignCall) -> None:
         head = command.call.head
         self.decided += 1
         runner = self.runners[command.runner_id]
         self.warm += runner.take(head.sandbox_key, head.max_concurrency)
-        self._under_way.append((head.call_id, command.runner_id, head.sandbox_key))
+        self._under_way.append(UnderWay(head.call_id, command.runner_id, head.sandbox_key))
 
 
 @contextmanager
