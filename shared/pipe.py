@@ -132,7 +132,7 @@ class _Channel(asyncio.Protocol):
                 self.fail(batch.left)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._given_up and (exc is None or isinstance(exc, ConnectionResetError)):
+        if not self._given_up and (exc is None or isinstance(exc, ConnectionError)):
             self._left()
         self.fail(str(exc) if exc else "connection closed")
 

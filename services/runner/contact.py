@@ -9,12 +9,14 @@ Example: with 5 s, and a heartbeat sent at 10.0 and answered, calls are stopped 
 scheduler gives them away at 15.0 at the earliest.
 
 A Redis that is away is so for all, the scheduler included, who gives all runners time anew when it
-is back. So calls go on while it says itself that it is away: it refuses connections, which is as
-good as an answer; or it has ended one since it last answered, which is believed for `RESTART_S`. A
-network that is cut says nothing.
+is back. So calls go on while it says itself that it is away: it has ended a connection since it
+last answered, or refuses new ones, which is believed for `RESTART_S` each time: its whole host may
+be silent before it listens again. A network that is cut says nothing.
 """
 
-#: How long Redis may take to come back after it has ended a connection, in seconds.
+import math
+
+#: How long Redis may take to come back after it last said that it is away, in seconds.
 RESTART_S = 30.0
 _PART = 0.8
 
@@ -26,10 +28,16 @@ class Contact:
         """`lost_after_s` is the scheduler's `RUNNER_LOST_S`."""
         self._stop_after_s = _PART * lost_after_s
         self._heard_s = now_s
+        #: When Redis last refused a connection.
+        self._refused_s = -math.inf
 
     def heard(self, sent_s: float) -> None:
         """Note that what was sent then has been answered. Answers may come in any order."""
         self._heard_s = max(self._heard_s, sent_s)
+
+    def refused(self, now_s: float) -> None:
+        """Note that nobody listens where Redis should be."""
+        self._refused_s = now_s
 
     def due_s(self, left_s: float | None) -> float:
         """Return when it may be thought lost, unless it is heard before.
@@ -37,9 +45,10 @@ class Contact:
         `left_s` is when Redis last ended a connection itself; None if it never did.
         """
         due_s = self._heard_s + self._stop_after_s
-        if left_s is None or left_s <= self._heard_s:
+        away_s = self._refused_s if left_s is None else max(self._refused_s, left_s)
+        if away_s <= self._heard_s:
             return due_s
-        return max(due_s, left_s + RESTART_S)
+        return max(due_s, away_s + RESTART_S)
 
     def is_lost(self, now_s: float, left_s: float | None = None) -> bool:
         """Say whether it may be thought lost."""

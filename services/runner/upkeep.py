@@ -114,7 +114,7 @@ class Upkeep:
             # The next one is due in a second.
             log.warning("heartbeat_unsent", error=error.message)
             if isinstance(error, Refused):
-                self._contact.heard(clock.monotonic_s())
+                self._contact.refused(clock.monotonic_s())
         else:
             self._contact.heard(sent_s)
             self._wish(wished=bool(wished))

@@ -50,10 +50,11 @@ async def test_a_redis_with_a_full_disk_takes_nothing_and_loses_nothing(
     with small(REDIS_IMAGE, "/data", 32).with_command(command) as redis:
         url = f"redis://{container_ip(redis)}:6379"
         wait_for_redis(url)
-        with new_platform(MQ_URL=url) as platform:
+        # What is accepted last may wait for its answer until its deadline: that is soon.
+        with new_platform(MQ_URL=url, CAPACITY_WAIT_S="3") as platform:
             platform.start()
             client = Client(http, platform.url)
-            sync = await client.deploy(app, "/sync", function_image("exec cat"))
+            sync = await client.deploy(app, "/sync", function_image("exec cat"), timeout=3)
             image = function_image(f"sleep 0.3; {TELL}")
             path = await client.deploy(app, "/x", image, type="async", config=world.config)
             assert (await client.post(sync, data=b"x")).body == b"x"

@@ -44,3 +44,18 @@ def test_a_connection_that_ended_before_the_last_answer_excuses_nothing() -> Non
     contact = Contact(LOST_S, 0.0)
     contact.heard(10.0)
     assert contact.is_lost(14.0, left_s=9.9)
+
+
+def test_a_redis_that_refuses_connections_and_then_says_nothing_has_time_to_come_back() -> None:
+    contact = Contact(LOST_S, 0.0)
+    contact.heard(10.0)
+    contact.refused(10.3)
+    assert not contact.is_lost(10.3 + RESTART_S - 0.1, left_s=10.2)
+    assert contact.is_lost(10.3 + RESTART_S, left_s=10.2)
+
+
+def test_a_refusal_before_the_last_answer_excuses_nothing() -> None:
+    contact = Contact(LOST_S, 0.0)
+    contact.refused(9.9)
+    contact.heard(10.0)
+    assert contact.is_lost(14.0)

@@ -10,7 +10,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from services.runner import state
-from services.runner.contact import Contact
+from services.runner.contact import RESTART_S, Contact
 from services.runner.engine import EngineInfo, Found
 from services.runner.janitor import Sign, folder_name
 from services.runner.settings import Settings
@@ -172,12 +172,12 @@ async def test_the_answer_to_a_heartbeat_says_whether_to_drain(place: Place) -> 
     assert told.events == []
 
 
-async def test_silence_is_no_sign_of_life_and_a_refusal_is(place: Place) -> None:
+async def test_silence_excuses_nothing_and_a_refusal_does_for_a_while(place: Place) -> None:
     told, due_s = await beaten(place, Unavailable("silent for 5 s"))
     assert (told.events, due_s) == ([], 4.0)
     told, due_s = await beaten(place, Refused("connection refused"))
     assert told.events == []
-    assert due_s > clock.monotonic_s()
+    assert due_s > clock.monotonic_s() + RESTART_S - 1
 
 
 async def test_a_runner_whose_excuse_has_ended_notices_that_it_is_cut_off(place: Place) -> None:
