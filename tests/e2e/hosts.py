@@ -183,10 +183,13 @@ class Host:
 
     def _kill_containerd(self) -> None:
         folder = self.folder / "exec" / "containerd"
+        noted = folder / "containerd.pid"
         with suppress(OSError, ValueError):
-            pid = int((folder / "containerd.pid").read_text())
+            pid = int(noted.read_text())
             if str(folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
+        # The next engine would take it for alive as long as nobody has reaped it.
+        noted.unlink(missing_ok=True)
 
     def join(self, platform: Platform, **settings: str) -> Service:
         """Start a runner there that knows of the platform where its Redis is."""
