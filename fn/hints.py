@@ -44,6 +44,7 @@ _CALL_HINTS = {
     "image_invalid": "Its image has no command to start: `fn routes inspect {route} image`",
     "unauthorized": "`fn routes token {route}` signs a token; send it with -e Authorization=TOKEN",
     "too_large": "The platform has a limit for what is sent and answered",
+    "slow_body": "Try again, over a faster line",
     "capacity": "Try again later; `fn runners` shows who has room",
     "overloaded": "Try again later; `fn runners` shows who has room",
     "unavailable": "Try again in a moment; `fn doctor` shows what is missing",

@@ -42,6 +42,7 @@ _ROWS = (
     ),
     Code("callback_url", 400, "caller", "X-Callback-Url is no address that may be called back."),
     Code("too_large", 413, "caller", "The request body or environment is over its limit."),
+    Code("slow_body", 408, "caller", "The request body came too slowly."),
     Code("inflight_limit", 429, "caller", "The app has as many calls under way as it may.", 1),
     Code("rate_limit", 429, "caller", "The app is called more often than it may be.", 1),
     Code("timeout", 504, "function", "The function ran longer than its route's timeout."),

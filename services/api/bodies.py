@@ -1,16 +1,20 @@
 """How is a request's body read, when bytes must stay bytes and there must not be too many?"""
 
+import asyncio
 from collections.abc import Callable
 
 from aiohttp import StreamReader, web
 
-from services.api.problems import TooLarge
+from services.api.problems import SlowBody, TooLarge
 from services.api.waiters import Overloaded
 
 #: Bodies up to this never make the server pause their connection.
 _SMALL_BYTES = 64 * 1024
 #: Bodies up to this are not counted: as many as there may be callers are not much.
 _TINY_BYTES = 4 * 1024
+#: A body may take so many seconds, and one more for so many bytes that have come: whoever sends
+#: holds a connection and, of a call, a place in its route's line.
+PATIENCE_S, SLOWEST_BYTES_PER_S = 30.0, 4 * 1024
 
 
 def _uncounted(_: int) -> None:
@@ -41,8 +45,9 @@ class Room:
 async def read_body(
     request: web.Request, limit: int, take: Callable[[int], None] = _uncounted
 ) -> bytes:
-    """Return the request's body; raises `TooLarge` as soon as it is known to be over `limit`.
+    """Return the request's body.
 
+    Raises `TooLarge` as soon as it is known to be over `limit`, and `SlowBody`.
     `take` is told of bytes that come, before they are kept, and raises what it likes. What the
     client still sends then is read and dropped by the server after the answer.
     """
@@ -53,14 +58,27 @@ async def read_body(
         if content.total_bytes > _TINY_BYTES:
             take(content.total_bytes)
         return _at_hand(content, limit)
+    return await _in_time(content, limit, take)
+
+
+async def _in_time(content: StreamReader, limit: int, take: Callable[[int], None]) -> bytes:
+    """Return a body that is still coming."""
     chunks: list[bytes] = []
     size = 0
-    while chunk := await content.readany():
-        take(len(chunk))
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
+    latest_s = asyncio.get_running_loop().time() + PATIENCE_S
+    try:
+        async with asyncio.timeout_at(latest_s) as patience:
+            while chunk := await content.readany():
+                take(len(chunk))
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limit:
+                    raise _too_large(limit)
+                patience.reschedule(latest_s + size / SLOWEST_BYTES_PER_S)
+    except TimeoutError:
+        slowest = f"{SLOWEST_BYTES_PER_S // 1024} KiB/s"
+        why = f"{size} bytes of the request body came in time; send at least {slowest}"
+        raise SlowBody(why) from None
     return b"".join(chunks)
 
 

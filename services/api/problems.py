@@ -40,6 +40,12 @@ class TooLarge(MillraceError):
     code = "too_large"
 
 
+class SlowBody(MillraceError):
+    """The request body came too slowly."""
+
+    code = "slow_body"
+
+
 class AppNotFound(NotFound):
     """App not found"""
 

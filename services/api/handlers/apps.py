@@ -25,6 +25,7 @@ IMMUTABLE = "Could not update app - name is immutable"
 _FIELDS = schemas.AppFields()
 _NOT_FOUND = openapi.Problem(problems.APP_NOT_FOUND)
 _TOO_LARGE = openapi.Problem("The request body is over the limit")
+_SLOW = openapi.Problem("The request body came too slowly")
 PAGES = (
     openapi.Query("limit", "integer", f"At most so many, 1 to {cursors.LIMIT_MAX}; without, all."),
     openapi.Query("cursor", "string", "`next_cursor` of the page before."),
@@ -62,6 +63,7 @@ async def list_apps(request: web.Request) -> web.Response:
         200: schemas.AppAnswer,
         400: openapi.Problem(MISSING),
         409: openapi.Problem("App already exists"),
+        408: _SLOW,
         413: _TOO_LARGE,
     },
     body=schemas.AppBody,
@@ -89,6 +91,7 @@ async def show_app(request: web.Request) -> web.Response:
         200: schemas.AppAnswer,
         400: openapi.Problem(IMMUTABLE),
         404: _NOT_FOUND,
+        408: _SLOW,
         413: _TOO_LARGE,
     },
     body=schemas.AppBody,

@@ -143,6 +143,7 @@ def _caller(request: web.Request, body: bytes) -> invocation.Caller:
         400: openapi.CallProblem("Idempotency-Key or X-Callback-Url is malformed"),
         401: openapi.CallProblem("no token present in request"),
         404: openapi.CallProblem("Route not found on that application"),
+        408: openapi.CallProblem("0 bytes of the request body came in time; send at least 4 KiB/s"),
         409: openapi.CallProblem("The Idempotency-Key was used for another request"),
         413: openapi.CallProblem("The request body is over the limit of 8388608 bytes"),
         429: openapi.CallProblem("The app has 5 calls under way, as many as it may"),

@@ -29,6 +29,7 @@ _PREFIX_PARTS = 4
 _FIELDS = schemas.RouteFields()
 _NOT_FOUND = openapi.Problem(problems.ROUTE_NOT_FOUND)
 _TOO_LARGE = openapi.Problem("The request body is over the limit")
+_SLOW = openapi.Problem("The request body came too slowly")
 _LIST_QUERY = (openapi.Query("image", "string", "Only routes of exactly this image."), *PAGES)
 _LIST_ANSWERS: dict[int, openapi.Answer] = {
     200: schemas.RoutesAnswer,
@@ -89,6 +90,7 @@ async def list_all_routes(request: web.Request) -> web.Response:
         200: schemas.RouteAnswer,
         400: openapi.Problem(MISSING),
         409: openapi.Problem("Route already exists"),
+        408: _SLOW,
         413: _TOO_LARGE,
     },
     body=schemas.RouteBody,
@@ -121,6 +123,7 @@ async def show_route(request: web.Request) -> web.Response:
         200: schemas.RouteAnswer,
         400: openapi.Problem(IMMUTABLE),
         404: _NOT_FOUND,
+        408: _SLOW,
         413: _TOO_LARGE,
     },
     body=schemas.RouteBody,

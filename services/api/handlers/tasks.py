@@ -35,6 +35,7 @@ async def reserve(request: web.Request) -> web.Response:
         202: TaskView,
         400: openapi.Problem('id must be a string: write {"id": "<the task\'s id>"}'),
         404: openapi.Problem(_NOT_RESERVED),
+        408: openapi.Problem("The request body came too slowly"),
         413: openapi.Problem("The request body is over the limit"),
     },
     body=TaskReport,

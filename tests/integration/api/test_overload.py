@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from services.api import connections, entrance
+from services.api import bodies, connections, entrance
 from services.api.app import build_app
 from services.api.settings import Settings
 from shared import keys, streams
@@ -148,15 +149,66 @@ async def test_a_flood_is_refused_before_its_bodies_are_read(
         assert (await api.json("POST", path, data=b'"x"'))[0] == 200
 
 
-async def _bodiless(url: str, path: str) -> bytes:
-    """Return the answer to a request whose body never comes; b"" if there is none for long."""
+@contextlib.asynccontextmanager
+async def _posting(
+    url: str, path: str, length: int
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Begin a request whose body is still to be sent."""
     host, _, port = url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n".encode())
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+    writer.write(head.encode())
     try:
-        async with asyncio.timeout(0.5):
-            return await reader.readuntil(b"\r\n\r\n")
-    except TimeoutError:
-        return b""
+        yield reader, writer
     finally:
         writer.close()
+
+
+async def _head(reader: asyncio.StreamReader) -> str:
+    async with asyncio.timeout(10):
+        return (await reader.readuntil(b"\r\n\r\n")).decode()
+
+
+@pytest.mark.parametrize("path", ["", "/v1/apps"])
+async def test_a_body_that_stays_away_is_not_waited_for_for_ever(
+    redis: streams.Redis,
+    redis_server: str,
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+) -> None:
+    monkeypatch.setattr(bodies, "PATIENCE_S", 0.3)
+    async with serving(redis_server, database) as api, EchoRunner(redis):
+        route = await api.make()
+        async with _posting(api.url, path or route, 10) as (reader, writer):
+            writer.write(b"123")
+            assert (await _head(reader)).startswith("HTTP/1.1 408 ")
+            error = json.loads(await reader.readuntil(b"}}"))["error"]
+        if not path:
+            assert (error["code"], error["fault"]) == ("slow_body", "caller")
+        assert error["message"].startswith("3 bytes of the request body came in time")
+        assert (await api.json("POST", route, data=b'"x"'))[0] == 200
+
+
+async def test_a_body_may_take_long_if_it_is_long(
+    redis: streams.Redis, redis_server: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "PATIENCE_S", 0.3)
+    body = b'"' + b"x" * 8 * KIB + b'"'
+    async with serving(redis_server, database) as api, EchoRunner(redis):
+        path = await api.make()
+        async with _posting(api.url, path, len(body)) as (reader, writer):
+            writer.write(body[: 4 * KIB])
+            await asyncio.sleep(0.8)
+            writer.write(body[4 * KIB :])
+            assert (await _head(reader)).startswith("HTTP/1.1 200 ")
+
+
+async def _bodiless(url: str, path: str) -> bytes:
+    """Return the answer to a request whose body never comes; b"" if there is none for long."""
+    async with _posting(url, path, 1000) as (reader, _):
+        try:
+            async with asyncio.timeout(0.5):
+                return await reader.readuntil(b"\r\n\r\n")
+        except TimeoutError:
+            return b""
