@@ -1034,18 +1034,22 @@ def end_task(
 _ACKNOWLEDGE = (
     _FREES
     + """
+for i = 2, #KEYS do redis.call('UNLINK', KEYS[i]) end
 redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 2))
 return redis.call('XDEL', KEYS[1], unpack(ARGV, 2))
 """
 )
 
 
-def acknowledge(stream: str, group: str, ids: Sequence[bytes]) -> Command:
+def acknowledge(
+    stream: str, group: str, ids: Sequence[bytes], parcels: Sequence[str] = ()
+) -> Command:
     """Take entries out of a stream, which its group has dealt with. Returns how many were there.
 
-    A script, because a Redis out of memory refuses whatever is in a transaction.
+    `parcels` are keys that go with them. A script, because a Redis out of memory refuses whatever
+    is in a transaction.
     """
-    return ("EVAL", _ACKNOWLEDGE, 1, stream, group, *ids)
+    return ("EVAL", _ACKNOWLEDGE, 1 + len(parcels), stream, *parcels, group, *ids)
 
 
 _DROP_DEAD_CONSUMERS = """

@@ -299,9 +299,25 @@ def _parts(entry_id: bytes) -> tuple[int, int]:
     return int(ms), int(counter)
 
 
-def set_aside(stream: str, entry: Entry, why: str) -> Command:
-    """Return the command that keeps an undecodable entry for the operator to look at."""
+#: Also when Redis is out of memory: the entry is taken out of its own stream next.
+_SET_ASIDE = """#!lua flags=allow-oom
+local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'stream', KEYS[2],
+  'id', ARGV[3], unpack(ARGV, 4))
+if ARGV[2] ~= '' then
+  redis.call('XACK', KEYS[2], ARGV[2], ARGV[3])
+  redis.call('XDEL', KEYS[2], ARGV[3])
+end
+return id
+"""
+
+
+def set_aside(stream: str, entry: Entry, why: str, *, group: str = "") -> Command:
+    """Return the command that keeps an undecodable entry for the operator to look at.
+
+    `group`: in the same step it is taken out of its stream, which that group has dealt with.
+    """
     entry_id, fields = entry
     flat = [part for pair in fields.items() for part in pair]
-    head = ("XADD", keys.ASIDE, "MAXLEN", "~", ASIDE_MAX_ENTRIES, "*")
-    return (*head, "stream", stream, "id", entry_id, "why", why, *flat)
+    names = (keys.ASIDE, stream)
+    told: list[str | bytes] = [group, entry_id, "why", why, *flat]
+    return ("EVAL", _SET_ASIDE, len(names), *names, ASIDE_MAX_ENTRIES, *told)

@@ -181,8 +181,9 @@ class Recorder:
                 continue
             metrics.RECORDED.inc(len(records))
             parcels = [keys.parcel(r.call_id) for entry, r in items if b"h" in entry[1]]
-            also = ("UNLINK", *parcels) if parcels else None
-            await self._acknowledge([entry for entry, _ in items], also)
+            ids = [entry[0] for entry, _ in items]
+            done = scripts.acknowledge(keys.FINISHED, keys.RECORDERS, ids, parcels)
+            await self._take_out(done, ids)
             return
 
     async def _write_apart(self, items: Sequence[Item], error: Exception) -> None:
@@ -198,21 +199,12 @@ class Recorder:
 
     async def _set_aside(self, entry: streams.Entry, why: str) -> None:
         log.error("record_set_aside", id=entry[0].decode(), error=why)
-        await self._acknowledge([entry], streams.set_aside(keys.FINISHED, entry, why))
+        aside = streams.set_aside(keys.FINISHED, entry, why, group=keys.RECORDERS)
+        await self._take_out(aside, [entry[0]])
 
-    async def _acknowledge(
-        self, entries: Sequence[streams.Entry], also: scripts.Command | None = None
-    ) -> None:
+    async def _take_out(self, done: scripts.Command, ids: Sequence[bytes]) -> None:
         """Take entries out of the stream, in one step; if Redis is away, they will come again."""
-        ids = [entry[0] for entry in entries]
-        done = scripts.acknowledge(keys.FINISHED, keys.RECORDERS, ids)
         try:
-            if also:
-                pipeline = self._redis.pipeline(transaction=True)
-                pipeline.execute_command(*also)
-                pipeline.execute_command(*done)
-                await pipeline.execute()
-            else:
-                await self._redis.execute_command(*done)  # type: ignore[no-untyped-call]
+            await self._redis.execute_command(*done)  # type: ignore[no-untyped-call]
         except (RedisError, OSError) as error:
             log.warning("records_unacknowledged", count=len(ids), error=str(error))

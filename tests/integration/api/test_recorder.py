@@ -193,6 +193,32 @@ async def test_poison_is_set_aside_and_the_rest_is_written(
     assert {dict(fields)[b"stream"] for _, fields in aside} == {keys.FINISHED.encode()}
 
 
+async def test_a_full_redis_is_emptied_of_whatever_waits(
+    redis: streams.Redis, records: Records, opened: Database
+) -> None:
+    """Dead letters with their parcels, and what nobody can decode, as well as plain records."""
+    dead = a_record(status="error", code="exit", finished_ms=9)
+    head = messages.CallHead(
+        dead.call_id, "async", "a", "/p", "img", 128, 1.0, 1, 0, 0, "", 1000
+    )  # fmt: skip
+    letter = {"m": messages.encode(dead), "h": messages.encode(head)}
+    await redis.set(keys.parcel(dead.call_id), b"parcel")
+    await redis.xadd(keys.FINISHED, letter)
+    await redis.xadd(keys.FINISHED, {"m": b"\xc1"})
+    await append(redis, a_record())
+    letters = Letters(opened)
+    await redis.config_set("maxmemory", "1kb")
+    try:
+        async with Running(redis, records, letters=letters):
+            await nothing_left(redis)
+    finally:
+        await redis.config_set("maxmemory", "0")
+    assert await letters.find("a", dead.call_id) is not None
+    assert not await redis.exists(keys.parcel(dead.call_id))
+    assert await redis.xlen(keys.ASIDE) == 1
+    assert len(await records.list("a", Filter(), 100)) == 2
+
+
 class AbsentRecords(Records):
     """A MySQL that comes back after a few tries."""
 

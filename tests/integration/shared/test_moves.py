@@ -410,6 +410,20 @@ async def test_what_nobody_can_decode_is_kept_aside(redis: streams.Redis) -> Non
     assert fields == {b"stream": b"s", b"id": b"1-1", b"why": b"not a call", b"m": b"\xff"}
 
 
+async def test_what_a_group_cannot_decode_is_moved_aside_in_one_step(redis: streams.Redis) -> None:
+    entry_id = await redis.xadd("s", {"m": b"\xff"})
+    await streams.make_group(redis, "s", "g")
+    await redis.xreadgroup("g", "me", {"s": ">"})
+    await redis.config_set("maxmemory", "1kb")
+    try:
+        await run(redis, streams.set_aside("s", (entry_id, {b"m": b"\xff"}), "why", group="g"))
+    finally:
+        await redis.config_set("maxmemory", "0")
+    assert len(await entries(redis, keys.ASIDE)) == 1
+    assert await redis.xlen("s") == 0
+    assert (await redis.xpending("s", "g"))["pending"] == 0
+
+
 async def test_a_redis_without_memory_takes_nothing_new_but_can_be_emptied(
     redis: streams.Redis,
 ) -> None:
