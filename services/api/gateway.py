@@ -243,9 +243,10 @@ class Gateway:
                     continue
                 if replay := idempotency.answer(held, asked, clock.epoch_ms()):
                     return Performed(replay, 0)
-                if clock.monotonic_s() >= until_s:
+                left_s = until_s - clock.monotonic_s()
+                if left_s <= 0:
                     raise idempotency.running(held, asked)
-                await asyncio.sleep(pause_s)
+                await asyncio.sleep(min(pause_s, left_s))
                 pause_s = min(pause_s * _LOOKS_GROW, _LONGEST_LOOK_S)
                 fields = await self._outbox.send(scripts.look_at_claim(asked.digest))
             if call.mode == "async":
@@ -333,14 +334,15 @@ class Gateway:
     def _notice(self, waiting: tuple[Waiter, messages.CallHead]) -> None:
         """Record that a call waits, if it still does; from now on a timer watches its deadline.
 
-        That can be no earlier: a call has a second at least.
+        That can be no earlier: a call has a second at least. One that has waited for its key has
+        less of it left.
         """
         waiter, call = waiting
         if waiter.answer.done():
             return
         self._outbox.post(scripts.note(invocation.queued_record(call)), _log_loss)
         loop = asyncio.get_running_loop()
-        rest_s = _longest_s(call) - NOTICE_AFTER_S
+        rest_s = max(0, call.deadline_ms + DEADLINE_SLACK_MS - clock.epoch_ms()) / 1000
         waiter.timer = loop.call_later(rest_s, waiter.refuse, Late())
 
     async def _accept(self, call: messages.CallHead, parcel: messages.Parcel, found: Found) -> None:
