@@ -850,8 +850,9 @@ return redis.call('XADD', KEYS[3], '*', 'h', ARGV[6], 'p', ARGV[7])
 """
 
 DONE = b"done"
-#: How long it is known that a call was made of a dead letter, in milliseconds.
-REDRIVEN_KEPT_MS = 24 * 3600 * 1000
+#: How long it is known that a call was made of a dead letter, in milliseconds: until the letter
+#: says so, be it after a long absence of MySQL; and from then on, for those who had read it before.
+REDRIVEN_KEPT_MS, REDRIVEN_NOTED_KEPT_MS = 366 * 24 * 3600 * 1000, 24 * 3600 * 1000
 
 
 def redrive(
@@ -877,6 +878,11 @@ def redrive(
     sent = (messages.encode(record), messages.encode(head), messages.encode(parcel))
     rest = (head.app, catalog_version, *limits, *sent, PARCEL_INLINE_MAX_BYTES)
     return ("EVAL", _REDRIVE, len(names), *names, *rest)
+
+
+def redrive_noted(call_id: str) -> Command:
+    """api: let go, after a while, of what is known of a call that a dead letter now names."""
+    return ("PEXPIRE", keys.redriven(call_id), REDRIVEN_NOTED_KEPT_MS)
 
 
 def reply_part(reply_to: str, part: messages.ReplyPart) -> Command:

@@ -93,6 +93,7 @@ class Redriving:
         log.info("dead_letter_redriven", call_id=new_id, redrive_of=letter.call_id, app=letter.app)
         try:
             await self._letters.redriven(letter.call_id, clock.epoch_ms())
+            await self._outbox.send(scripts.redrive_noted(new_id))
         except Unavailable as error:
             log.warning("redrive_unnoted", call_id=new_id, error=error.message)
 

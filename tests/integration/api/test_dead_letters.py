@@ -453,6 +453,7 @@ async def test_a_call_that_redis_has_is_not_made_twice(
     await api.make(type="async")
     call_id = await keep(letters)
     _, first = await api.json("POST", f"{LETTERS}/{call_id}/redrive")
+    assert await redis.pttl(keys.redriven(first["call_id"])) <= scripts.REDRIVEN_NOTED_KEPT_MS
     await redis.xtrim(keys.CALLS_ASYNC, maxlen=0)  # it is run by now
     pool = letters._database
     async with pool.transaction() as cursor:

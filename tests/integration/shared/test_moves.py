@@ -342,7 +342,9 @@ async def test_a_dead_letter_is_accepted_once(
     raw = fields.get(b"p") or await redis.get(keys.parcel("c1"))
     assert messages.decode(raw, messages.Parcel) == parcel
     assert await redis.xlen(keys.FINISHED) == 1
-    assert 0 < await redis.pttl(keys.redriven("c1")) <= scripts.REDRIVEN_KEPT_MS
+    assert await redis.pttl(keys.redriven("c1")) > 31 * 24 * 3600 * 1000
+    await run(redis, scripts.redrive_noted("c1"))
+    assert 0 < await redis.pttl(keys.redriven("c1")) <= scripts.REDRIVEN_NOTED_KEPT_MS
 
 
 async def test_a_redis_without_memory_still_lets_failed_calls_go(redis: streams.Redis) -> None:
