@@ -549,17 +549,20 @@ def note(record: messages.Record) -> Command:
     return ("EVAL", _NOTE, 1, keys.FINISHED, messages.encode(record))
 
 
-_END_FIRST = (
-    f"""
-local parcels, ids, freed = {{}}, {{}}, {{}}
-local crowded = redis.call('XLEN', finished) >= {RECORDS_MAX}
-"""
-    """
+_PARK = """
 local function park(reply_to, reply)
   local late = reply_to .. ':late'
   redis.call('XADD', late, '*', 'm', reply)
   if redis.call('XLEN', late) == 1 then redis.call('PEXPIRE', late, 60000) end
 end
+"""
+_END_FIRST = (
+    f"""
+local parcels, ids, freed = {{}}, {{}}, {{}}
+local crowded = redis.call('XLEN', finished) >= {RECORDS_MAX}
+"""
+    + _PARK
+    + """
 local function freed_again(kind, grant)
   if not ids[kind] then ids[kind] = redis.call('HGET', grants, kind .. ':id') or '' end
   if ids[kind] ~= grant then return false end
@@ -622,13 +625,17 @@ _END_ONCE = (
     + """
 local stream, finished, events, complete, reply_to, parcel, claim, due, bytes, inflight =
   unpack(KEYS)
-local entry_id, reply, record, freed, call_id, digest, kept = unpack(ARGV)
+local entry_id, reply, record, freed, call_id, digest, kept, has_run = unpack(ARGV)
 """
     + _FORGET_CLAIM
+    + _PARK
     + """
 if freed ~= '' then redis.call('XADD', events, '*', 'm', freed) end
-if entry_id ~= '' and redis.call('XDEL', stream, entry_id) == 0 then return 0 end
-if reply ~= '' then redis.call('XADD', reply_to, 'NOMKSTREAM', '*', 'm', reply) end
+local owned = entry_id == '' or redis.call('XDEL', stream, entry_id) == 1
+if reply ~= '' and (owned or has_run == '1') then
+  if not redis.call('XADD', reply_to, 'NOMKSTREAM', '*', 'm', reply) then park(reply_to, reply) end
+end
+if not owned then return 0 end
 redis.call('XADD', finished, '*', 'm', record)
 redis.call('UNLINK', parcel)
 redis.call('ZREM', inflight, call_id)
@@ -686,7 +693,7 @@ def end(
         claimed = (*names, *own_keys, *claim, keys.inflight(record.app))
         kept = "" if _never_ran(record) else "keep"
         own = (entry_id, sent, messages.encode(record), said, record.call_id, once, kept)
-        return ("EVAL", _END_ONCE, len(claimed), *claimed, *own)
+        return ("EVAL", _END_ONCE, len(claimed), *claimed, *own, int(has_run))
     kind, grant = (place.kind, place.grant) if place else ("", "")
     rest = (entry_id, sent, messages.encode(record), said, kind, grant)
     shared = ((*names, keys.GRANTS), (int(has_run),))

@@ -163,26 +163,31 @@ async def test_a_dead_replicas_reply_stream_is_not_made_again(redis: streams.Red
     assert not await redis.exists(keys.reply("dead"))
 
 
+@pytest.mark.parametrize("once", ["", "digest"])
 async def test_the_reply_of_a_call_that_has_run_is_sent_though_its_entry_is_lost(
-    redis: streams.Redis,
+    redis: streams.Redis, once: str
 ) -> None:
     await run(redis, scripts.keep_reply_stream("api-1", 60_000))
     entry_id = await assigned(redis, a_head(), a_parcel())
     await redis.delete(keys.runner("r1"))
     reply = messages.Reply("c1", messages.Answered(b"out"))
-    end = scripts.end(keys.runner("r1"), entry_id, a_record(), reply, "api-1", has_run=True)
+    end = scripts.end(
+        keys.runner("r1"), entry_id, a_record(), reply, "api-1", once=once, has_run=True
+    )
     assert await run(redis, end) == 0
     assert await redis.xlen(keys.reply("api-1")) == 1
     assert await redis.xlen(keys.FINISHED) == 0
 
 
+@pytest.mark.parametrize("once", ["", "digest"])
 async def test_a_reply_that_found_no_stream_is_in_the_one_that_is_made(
-    redis: streams.Redis,
+    redis: streams.Redis, once: str
 ) -> None:
     reply = messages.Reply("c1", messages.Answered(b"out"))
     for _ in range(2):
         entry_id = await assigned(redis, a_head(), a_parcel())
-        await run(redis, scripts.end(keys.runner("r1"), entry_id, a_record(), reply, "api-1"))
+        end = scripts.end(keys.runner("r1"), entry_id, a_record(), reply, "api-1", once=once)
+        await run(redis, end)
     assert 0 < await redis.pttl(keys.late("api-1")) <= 60_000
     assert await run(redis, scripts.keep_reply_stream("api-1", 5_000)) == 1
     assert [f[b"m"] for _, f in await entries(redis, keys.reply("api-1"))] == 2 * [
