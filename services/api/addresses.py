@@ -11,12 +11,14 @@ from collections.abc import Iterable
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: What is not the public internet, and what it is (RFC 6890 and IANA's registries).
+#: What is not the public internet, and what it is (RFC 6890 and IANA's registries); and the one
+#: public address at which a cloud (Azure) has what others have at link-local ones.
 _REFUSED_4: dict[str, str] = {
     "0.0.0.0/8": "this network",
     "10.0.0.0/8": "a private network",
     "100.64.0.0/10": "a provider's own network",
     "127.0.0.0/8": "this machine",
+    "168.63.129.16/32": "a cloud's own service",
     "169.254.0.0/16": "link-local",
     "172.16.0.0/12": "a private network",
     "192.0.0.0/24": "reserved",

@@ -23,6 +23,8 @@ REFUSED = [
     "192.0.0.1", "192.0.0.192", "192.0.2.1", "192.88.99.1", "198.18.0.1", "198.19.255.255",
     "198.51.100.7", "203.0.113.9", "224.0.0.1", "239.255.255.255", "240.0.0.1",
     "255.255.255.255",
+    # IPv4: public, but answered by a cloud's own machine
+    "168.63.129.16", "::ffff:168.63.129.16",
     # IPv6: unspecified, this machine, link-local, unique local, site-local, multicast
     "::", "::1", "fe80::1", "febf::1", "fc00::1", "fd00:ec2::254", "fec0::1", "ff02::1",
     "ff0e::1",
