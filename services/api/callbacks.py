@@ -7,8 +7,9 @@ counts the takings, and only who took it last says what became of it.
 """
 
 import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -116,12 +117,19 @@ class Callbacks:
         self._database = database
 
     async def take(
-        self, now_ms: int, lease_ms: int, *, most: int, without: Collection[str], of_each_app: int
+        self,
+        now_ms: int,
+        lease_ms: int,
+        *,
+        most: int,
+        of_each_app: int,
+        under_way: Mapping[str, int] = MappingProxyType({}),
     ) -> list[Taken]:
         """Take the callbacks that have been due for longest, `most` at most, for `lease_ms`.
 
-        None of the apps in `without`, and not more than `of_each_app` of any.
+        Of no app so many that there are more than `of_each_app`, with those `under_way`.
         """
+        without = [app for app, count in under_way.items() if count >= of_each_app]
         others = f" AND app NOT IN ({', '.join(['%s'] * len(without))})" if without else ""
         async with self._database.transaction() as cursor:
             await cursor.execute(
@@ -130,7 +138,8 @@ class Callbacks:
                 "ORDER BY due_ms LIMIT %s FOR UPDATE SKIP LOCKED",
                 (now_ms, *without, most),
             )
-            taken = _fair([_taken(row) for row in await cursor.fetchall()], of_each_app)
+            found = [_taken(row) for row in await cursor.fetchall()]
+            taken = fair(found, of_each_app, under_way)
             if taken:
                 marks = ", ".join(["%s"] * len(taken))
                 await cursor.execute(
@@ -231,9 +240,9 @@ async def _read_secrets(cursor: Cursor, app: str) -> Secrets | None:
     return Secrets(**row) if row else None
 
 
-def _fair(found: Sequence[Taken], of_each_app: int) -> list[Taken]:
-    """Return of each app no more than so many, in their order."""
-    counts: dict[str, int] = {}
+def fair(found: Sequence[Taken], of_each_app: int, under_way: Mapping[str, int]) -> list[Taken]:
+    """Return of each app no more than so many, with those `under_way`, in their order."""
+    counts = dict(under_way)
     kept = []
     for one in found:
         counts[one.app] = counts.get(one.app, 0) + 1

@@ -89,14 +89,12 @@ class Courier:
         room = self._most - len(self._under_way)
         if room <= 0:
             return 0
-        counts = Counter(self._under_way.values())
-        full = [app for app, count in counts.items() if count >= self._of_each_app]
         taken = await self._callbacks.take(
             clock.epoch_ms(),
             self._lease_ms,
             most=room,
-            without=full,
             of_each_app=self._of_each_app,
+            under_way=Counter(self._under_way.values()),
         )
         for one in taken:
             task = asyncio.create_task(self._make(session, one), name=f"callback {one.call_id}")

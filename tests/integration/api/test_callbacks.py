@@ -353,7 +353,7 @@ def a_record(**fields: Any) -> messages.Record:
 
 
 async def take(callbacks: Callbacks, now_ms: int, lease_ms: int = 1000) -> Any:
-    return await callbacks.take(now_ms, lease_ms, most=10, without=(), of_each_app=10)
+    return await callbacks.take(now_ms, lease_ms, most=10, of_each_app=10)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (2, 0, 2), (0, 2, 0)])
@@ -405,7 +405,7 @@ async def test_two_take_no_row_twice(opened: Database) -> None:
     records, callbacks = Records(opened), Callbacks(opened)
     await records.write([a_record(status="success", finished_ms=5) for _ in range(40)])
     takings = await asyncio.gather(
-        *(callbacks.take(10, 1000, most=10, without=(), of_each_app=10) for _ in range(8))
+        *(callbacks.take(10, 1000, most=10, of_each_app=10) for _ in range(8))
     )
     taken = [one.call_id for taking in takings for one in taking]
     assert len(taken) == len(set(taken))
