@@ -58,7 +58,7 @@ class Courier:
         """Make what is due; waits out MySQL's absences."""
         backoff = streams.Backoff(longest_s=10.0)
         rouse_s = 0.0
-        async with guarded.session(self._allowed, self._timeout_s) as session:
+        async with guarded.session(self._allowed, self._timeout_s, self._most) as session:
             try:
                 while True:
                     self._look_now.clear()

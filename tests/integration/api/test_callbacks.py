@@ -435,14 +435,14 @@ def leading(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     def lead(*answers: str) -> list[str]:
         asked: list[str] = []
 
-        async def getaddrinfo(_: Any, host: str, port: int, **__: Any) -> list[Any]:
+        def look_up(host: str, port: int, _: int) -> list[Any]:
             address = answers[min(len(asked), len(answers) - 1)]
             asked.append(host)
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             where = (address, port, 0, 0) if ":" in address else (address, port)
             return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", where)]
 
-        monkeypatch.setattr("asyncio.BaseEventLoop.getaddrinfo", getaddrinfo)
+        monkeypatch.setattr("services.api.guarded.look_up", look_up)
         return asked
 
     return lead
