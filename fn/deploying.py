@@ -40,7 +40,10 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
     for name, value in new.items():
         if isinstance(value, dict):
             have = _by_name(old.get(name) or {}, name)
-            parts = {k: v for k, v in value.items() if have.get(_key(k, name)) != v}
+            # An empty value is how the API is told to remove what is there.
+            parts = {
+                k: v for k, v in value.items() if (have.get(_key(k, name)) or None) != (v or None)
+            }
             if parts:
                 changed[name] = parts
         elif old.get(name) != value:

@@ -96,7 +96,7 @@ def whole(least: int, most: int) -> Callable[[object], int]:
     """Take a whole number from `least` to `most`."""
 
     def check(value: object) -> int:
-        written = str(value).strip()
+        written = "" if value is None else str(value).strip()
         if isinstance(value, bool) or not re.fullmatch(r"-?\d+", written):
             raise Wrong(f"is {written!r}: it has to be a whole number, without a unit")
         if int(written) < least:
@@ -168,6 +168,8 @@ def path(value: object) -> str:
 
 def config(value: object) -> dict[str, str]:
     """Take a mapping of texts."""
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         raise Wrong("must be a mapping of names to texts")
     found = {}
@@ -180,6 +182,8 @@ def config(value: object) -> dict[str, str]:
 
 def headers(value: object) -> dict[str, list[str]]:
     """Take a mapping of header names to a text or a list of texts."""
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         raise Wrong("must be a mapping of header names to texts")
     found = {}
@@ -194,6 +198,8 @@ def headers(value: object) -> dict[str, list[str]]:
 
 def tests(value: object) -> list[dict[str, Any]]:
     """Take a list of tests."""
+    if value is None:
+        return []
     if not isinstance(value, list):
         raise Wrong("must be a list: each test begins with -")
     return [_test(item, index) for index, item in enumerate(value)]

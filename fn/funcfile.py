@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.constructor import DuplicateKeyError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fn import pairs, spelling
@@ -27,6 +27,16 @@ FIRST_VERSION = "0.0.1"
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _SCALAR = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s,#}\]]+")
+#: What some editors put at a file's beginning.
+_MARK = "\ufeff"
+
+
+class _AsWritten(RoundTripConstructor):
+    """Takes numbers, truth values and dates as the texts they are in the file: 1.10 is not 1.1."""
+
+
+for _kind in ("bool", "float", "int", "timestamp"):
+    _AsWritten.add_constructor(f"tag:yaml.org,2002:{_kind}", lambda _, node: node.value)
 
 
 @dataclass(frozen=True)
@@ -171,14 +181,16 @@ def _document(text: str, where: str) -> Any:  # noqa: ANN401 (a mapping that kno
     if where.endswith(".json"):
         # JSON may be indented by tabs, which YAML does not know; inside of strings it has none.
         text = text.replace("\t", " ")
+    yaml = YAML()
+    yaml.Constructor = _AsWritten
     try:
-        document = YAML().load(text)
+        document = yaml.load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         raise FnError(f"{where}{line}: {_problem(error)}", _hint(where, error)) from error
     except YAMLError as error:
-        raise FnError(f"{where}: {error}", _hint(where, error)) from error
+        raise FnError(f"{where}: {' '.join(str(error).split())}", _hint(where, error)) from error
     if not hasattr(document, "lc") or not hasattr(document, "items"):
         raise FnError(f"{where}: no fields in it", "Its first line could be name: me/greet")
     return document
@@ -197,8 +209,8 @@ def _hint(where: str, error: YAMLError) -> str:
 
 
 def _line(document: Any, key: object) -> int:  # noqa: ANN401
-    """Return the line of a key, from 1."""
-    return int(document.lc.key(key)[0]) + 1
+    """Return the line of a key, from 1; of one that is merged from elsewhere, the first."""
+    return int((document.lc.data or {}).get(key, (0,))[0]) + 1
 
 
 def _line_of_part(value: object, part: object) -> int:
@@ -223,8 +235,10 @@ def _path(part: object) -> Iterator[object]:
 def with_version(text: str, version: str, *, json: bool = False) -> str:
     """Return a file's text with another version and nothing else changed; pure.
 
-    A file without a version gets one behind its name.
+    A file without a version gets one before its name.
     """
+    if text.startswith(_MARK):
+        return _MARK + with_version(text[len(_MARK) :], version, json=json)
     document = _document(text, "func.json" if json else "func.yaml")
     lines = _LINE.findall(text)
     if "version" in document:
@@ -237,7 +251,7 @@ def with_version(text: str, version: str, *, json: bool = False) -> str:
         return "".join(lines)
     row, column = document.lc.key("name")
     start = lines[row][:column]
-    if json:
+    if json or document.fa.flow_style():
         lines[row] = f'{start}"version": "{version}", {lines[row][column:]}'
     else:
         end = lines[row][len(lines[row].rstrip("\r\n")) :] or "\n"

@@ -39,6 +39,7 @@ ROUTE: dict[str, Any] = {
         ({"memory": 256}, {"memory": 256}),
         ({"config": {"A": "1"}}, {}),
         ({"config": {"A": "2"}}, {"config": {"A": "2"}}),
+        ({"config": {"A": "", "NOT_THERE": ""}}, {"config": {"A": ""}}),
         ({"headers": {"x-a": ["1"]}}, {}),
         ({"headers": {"X-A": ["3"]}}, {"headers": {"X-A": ["3"]}}),
     ],

@@ -117,7 +117,7 @@ def test_what_needs_a_variable_that_is_not_set_is_left_out() -> None:
         ("name: a\nMemory: 2", "func.yaml:2: unknown field `Memory`; did you mean `memory`?"),
         ("name: a\nzzz: 2", "func.yaml:2: unknown field `zzz`"),
         ("name: a\n\n\nmemory: 128MB", "func.yaml:4: `memory` is '128MB': it has to be a whole"),
-        ("name: a\nmemory: true", "func.yaml:2: `memory` is 'True'"),
+        ("name: a\nmemory: true", "func.yaml:2: `memory` is 'true'"),
         ("name: a\ncpus: many", "func.yaml:2: `cpus` is 'many'"),
         ("name: a\ntype: asinc", "func.yaml:2: `type` is 'asinc': it is one of sync, async; did"),
         ("name: a\nformat: hot", "func.yaml:2: `format` is 'hot'"),
@@ -242,3 +242,46 @@ def test_two_files_are_one_too_many(tmp_path: Path) -> None:
     (tmp_path / "func.json").write_text('{"name": "a"}')
     with pytest.raises(FnError, match=r"both func\.yaml and func\.json"):
         funcfile.load(tmp_path)
+
+
+def test_numbers_and_dates_were_not_as_they_are_written() -> None:
+    written = {"A": "1.10", "B": "0123", "C": "0x10", "D": "True", "E": "1e3", "F": "2024-01-31"}
+    lines = "".join(f"  {name}: {value}\n" for name, value in written.items())
+    fields = parse(f"name: a\nconfig:\n{lines}tests:\n- in: 1.50\n  out: 007\n").fields
+    assert fields["config"] == written
+    assert fields["tests"] == [{"in": "1.50", "out": "007"}]
+
+
+@pytest.mark.parametrize("field", ["config", "headers", "tests"])
+def test_a_field_with_nothing_below_it_was_a_mistake(field: str) -> None:
+    assert not parse(f"name: a\n{field}:\n  # - later\n").fields[field]
+
+
+def test_a_number_that_is_missing_was_called_none() -> None:
+    with pytest.raises(FnError, match="`memory` is '': it has to be a whole number"):
+        parse("name: a\nmemory:\n")
+
+
+def test_a_merged_field_had_no_line() -> None:
+    with pytest.raises(FnError, match="`memory` is 5: at least 6"):
+        parse("config: &some {memory: 5}\n<<: *some\nname: a\n")
+
+
+def test_a_mistake_in_the_letters_was_of_two_lines() -> None:
+    with pytest.raises(FnError) as caught:
+        parse("name: a\0b\n")
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("{name: a}\n", '{"version": "0.0.2", name: a}\n'),
+        ('{"name": "a"}', '{"version": "0.0.2", "name": "a"}'),
+        ("\ufeffversion: 0.0.1\nname: a\n", "\ufeffversion: 0.0.2\nname: a\n"),
+        ("\ufeffname: a\n", "\ufeffversion: 0.0.2\nname: a\n"),
+    ],
+)
+def test_a_new_version_broke_the_file(before: str, after: str) -> None:
+    assert funcfile.with_version(before, "0.0.2") == after
+    assert parse(after).version == "0.0.2"
