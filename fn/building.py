@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fn import dockerfile, engine, imagenames, languages
+from fn import dockerfile, engine, imagenames, languages, output
 from fn.errors import Exit, FnError
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ _NEVER_IN_IMAGES = (
     ".mypy_cache", ".ruff_cache", ".env", "func.yaml", "func.yml", "func.json",
 )  # fmt: skip
 _LAST_LINES = 20
+#: A step's beginning, as the older builder and the newer one write it.
+_STEP = re.compile(r"(?:Step |#\d+ \[(?:\S+ )?)(\d+)/(\d+)(?: :|\]) (.*)")
+_STEP_CHARS = 60
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,10 @@ def is_program(path: Path) -> bool:
 
 def _run_build_lines(file: FuncFile) -> None:
     for line in file.get("build", []):
-        done = subprocess.run(["/bin/sh", "-c", line], cwd=file.folder, check=False)
+        # Standard output is for results.
+        done = subprocess.run(
+            ["/bin/sh", "-c", line], cwd=file.folder, stdout=sys.stderr.fileno(), check=False
+        )
         if done.returncode:
             raise FnError(
                 f"{file.path.name}: `build` line failed with exit code {done.returncode}: {line}",
@@ -228,16 +235,27 @@ def _base(language: languages.Language, tag: str, options: Options, *, dev: bool
         is_asked_again = options.no_cache and options.hub and name == names[0]
         if not is_asked_again and engine.has_image(name):
             return name
-    if options.hub:
-        click.echo(f"getting the base image {names[0]}", err=True)
-        if not engine.ask("pull", "-q", names[0]).code:
-            return names[0]
+    if options.hub and _pull(names[0]):
+        return names[0]
     if version != language.version:
         raise FnError(
             f"there is no base image {names[0]}",
             f"`{language.name}` has version {language.version}; --base or base: names any image.",
         )
     return make_base(language, names[-1], dev=dev)
+
+
+def _pull(image: str) -> bool:
+    """Get an image from its registry; return whether it is there."""
+    with output.Progress(f"getting the base image {image}") as progress:
+
+        def tell(line: str) -> None:
+            layer = engine.LAYER.fullmatch(line)
+            if layer:
+                progress.part(layer[1], layer[2])
+
+        code, _ = engine.follow("pull", image, each_line=tell)
+    return not code
 
 
 def make_base(language: languages.Language, name: str, *, dev: bool) -> str:
@@ -273,18 +291,42 @@ def _build(
             arguments += ["--build-arg", name]
     if options.base and context == made.parent:
         arguments += ["--build-arg", f"BASE={options.base}"]
-    tell = click.echo if options.verbose else _silent
-    code, lines = engine.follow(
-        *arguments, str(context), each_line=tell, environment=options.environment
-    )
+    with output.Progress(f"building {image}") as progress:
+
+        def tell(line: str) -> None:
+            if options.verbose:
+                progress.line(line)
+            elif step := step_of(line):
+                progress.part("step", step.text, step.number, step.total)
+
+        code, lines = engine.follow(
+            *arguments, str(context), each_line=tell, environment=options.environment
+        )
     if code:
         if not options.verbose:
             click.echo("\n".join(lines[-_LAST_LINES:]), err=True)
         raise failure(lines, made.read_text(encoding="utf-8"))
 
 
-def _silent(_: str) -> None:
-    return None
+@dataclass(frozen=True)
+class Step:
+    """How far a build is."""
+
+    number: int
+    total: int
+    text: str
+
+
+def step_of(line: str) -> Step | None:
+    """Return the step that a line of either of the engine's builders begins.
+
+    >>> step_of("Step 2/5 : RUN make")
+    Step(number=2, total=5, text='RUN make')
+    >>> step_of("#7 [build 3/6] COPY . ."), step_of("#7 DONE 0.1s")
+    (Step(number=3, total=6, text='COPY . .'), None)
+    """
+    found = _STEP.fullmatch(line)
+    return Step(int(found[1]), int(found[2]), found[3][:_STEP_CHARS]) if found else None
 
 
 def failure(lines: list[str], made: str) -> FnError:

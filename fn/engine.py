@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DOCKER = "docker"
+#: What a push or a pull says of one layer: which, and what becomes of it.
+LAYER = re.compile(r"([0-9a-f]{12}): (.+)")
 _NOTE = re.compile(
     r"^(DEPRECATED: The legacy builder|\s+Install the buildx|\s+https://docs\.docker)"
 )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from fn import engine, framing
+from fn import engine, framing, imagenames
 from fn.errors import Exit, FnError
 
 if TYPE_CHECKING:
@@ -79,14 +79,25 @@ def call(image: str, call: Call, limits: Limits, log: IO[bytes] | None = None) -
         code = container.process.returncode
         kept.seek(0)
         written = kept.read()
-        if code == _ENGINE_FAILED and answer is None:
-            complaint = engine.last_line(written.decode(errors="replace"))
-            raise engine.meaning(complaint) or FnError(f"{image}: {complaint}", "", Exit.FAILED)
+        if code == _ENGINE_FAILED:
+            said.seek(0)
+            _raise_if_refused(image, said.read().decode(errors="replace"), answer)
         if container.timed_out.is_set():
             failure = f"it was ended after {limits.timeout_s} s, its timeout"
         elif failure or limits.format == "default":
             failure = _ending(code, limits) or failure
         return Outcome(answer or framing.Answer(), failure, written, time.monotonic() - begun)
+
+
+def _raise_if_refused(image: str, written: str, answer: Answer | None) -> None:
+    """Raise `FnError` if it was the engine that ended so, and not the function itself."""
+    complaint = engine.last_line(written)
+    if answer is not None and (answer.body or not complaint.startswith(f"{engine.DOCKER}: ")):
+        return
+    registry = imagenames.registry_of(image)
+    raise engine.meaning(complaint, registry) or FnError(
+        f"{image}: {complaint.partition(': ')[2] or complaint}", "", Exit.FAILED
+    )
 
 
 def _ending(code: int, limits: Limits) -> str:

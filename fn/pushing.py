@@ -8,7 +8,6 @@ from fn import engine, imagenames, output
 from fn.errors import Exit, FnError
 
 _DIGEST = re.compile(r"digest: (sha256:[0-9a-f]{64})")
-_LAYER = re.compile(r"([0-9a-f]{12}): (.+)")
 
 
 def push(image: str, *, verbose: bool = False) -> str:
@@ -27,7 +26,7 @@ def _push(image: str, *, verbose: bool) -> str:
     with output.Progress(f"pushing {image}") as progress:
 
         def tell(line: str) -> None:
-            layer = _LAYER.fullmatch(line)
+            layer = engine.LAYER.fullmatch(line)
             if verbose:
                 progress.line(line)
             elif layer:

@@ -127,7 +127,6 @@ def _deploy(folder: Path, wish: Wish, here: platform.Platform) -> Done | None:
         return None
     version = funcfile.bumped(file.version)
     options = building.Options(hub, wish.verbose, wish.no_cache)
-    output.note(f"building {imagenames.full(file.name, version, hub)}")
     image = building.build(file, version, options)
     funcfile.write_version(file, version)
     if not wish.skip_push:

@@ -59,7 +59,7 @@ def test_python_packages_come_from_wheels_beside_their_list(fn: Fn) -> None:
     fn("build").good()
     assert fn("run").good().out == "from a wheel\n"
     fn.write("func.py", "import tiny\nprint(tiny.WORD, 'again')\n")
-    said = fn("build", "-v").good().out
+    said = fn("build", "-v").good().err
     step = said.partition("pip install")[2].partition("Step ")[0]
     assert "Using cache" in step, "the layer with the packages is built once"
     assert fn("run").good().out == "from a wheel again\n"
