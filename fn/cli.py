@@ -89,8 +89,12 @@ def _ran() -> int:
     try:
         code = root.main(standalone_mode=False, prog_name="fn")
         sys.stdout.flush()
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        return Exit.INTERRUPTED
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:
+        if not isinstance(error.__context__, EOFError):
+            return Exit.INTERRUPTED
+        told = FnError("the input ended before the answer to a question", "Give it as an option")
+        _complain(told)
+        return told.code
     except BrokenPipeError:
         # What is left in the buffer would be complained about at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

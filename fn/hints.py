@@ -170,7 +170,7 @@ def _duration(seconds: float) -> str:
 def unreachable(url: str, error: Exception) -> tuple[str, str]:
     """Return what to say, and what helps, if no answer came from an address."""
     text = str(error)
-    if "CERTIFICATE_VERIFY_FAILED" in text:
+    if is_distrust(error):
         why = re.search(r"certificate verify failed: ([^(\]]+)", text)
         return (
             f"the certificate of {url} is not trusted: {why[1].strip() if why else 'no reason'}",
@@ -182,6 +182,11 @@ def unreachable(url: str, error: Exception) -> tuple[str, str]:
         f"the API at {url} cannot be reached: {_reason(text)}",
         "Is it running (`make up`)? Set API_URL or choose a context: `fn context use NAME`",
     )
+
+
+def is_distrust(error: Exception) -> bool:
+    """Return whether there was an answer, with a certificate that is not trusted."""
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def _reason(text: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -24,6 +25,8 @@ CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 90.0
 _ERROR, _REDIRECT = 400, 300
 _LOCAL = ("localhost", "127.0.0.1", "::1")
+#: Of what HTTP makes its methods and its headers' names.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,41 @@ def clean(path: str) -> str:
     return "/" + "/".join(part for part in path.split("/") if part)
 
 
+def check_method(method: str) -> str:
+    """Return a request's method. Raises `FnError` if it is none."""
+    if not _TOKEN.fullmatch(method):
+        raise FnError(f"{method!r} is no method of HTTP", "Write GET, POST, PUT or the like")
+    return method
+
+
+def header_value(name: str, value: str) -> str:
+    """Return a header's value as the connection takes it, which is to be UTF-8 on the wire.
+
+    Raises `FnError` if such a header cannot be sent.
+
+    >>> header_value("X-City", "Köln").encode("latin-1").decode()
+    'Köln'
+    """
+    if not _TOKEN.fullmatch(name):
+        raise FnError(f"{name!r} is no name of a header", "Write letters, digits, `-` and `_`")
+    if re.search(r"[\0\r\n]", value):
+        raise FnError(
+            f"the value of {name} has several lines, and a header has one", "Send it in the body"
+        )
+    return value.encode(errors="surrogateescape").decode("latin-1")
+
+
+class _Told(dict[str, Any]):
+    """What an API answers; what lacks a field that is needed comes from another kind of API."""
+
+    def __init__(self, told: dict[str, Any], url: str, answer: Answer) -> None:
+        super().__init__(told)
+        self._stranger = _stranger(url, answer)
+
+    def __missing__(self, _: str) -> Any:  # noqa: ANN401 (dict's own)
+        raise self._stranger
+
+
 class Platform:
     """One platform's API."""
 
@@ -124,7 +162,7 @@ class Platform:
         told = answer.json()
         if not isinstance(told, dict):
             raise _stranger(self.url, answer)
-        return told
+        return _Told(told, self.url, answer)
 
     def read(
         self,
@@ -177,10 +215,10 @@ class Platform:
         wait = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=None if patient else READ_TIMEOUT_S)
         sent = urllib3.HTTPHeaderDict({"User-Agent": "fn", "Content-Type": "application/json"})
         for name, value in (headers or {}).items():
-            sent[name] = value
+            sent[name] = header_value(name, value)
         try:
             return self._pool.request(
-                method,
+                check_method(method),
                 url,
                 body=body,
                 headers=sent,
@@ -229,7 +267,21 @@ def _pool(context: Context) -> urllib3.PoolManager:
     proxy = getproxies().get(parts.scheme)
     if not proxy or parts.hostname in _LOCAL or proxy_bypass(parts.hostname or ""):
         return urllib3.PoolManager(**trust)
-    return urllib3.ProxyManager(proxy if "://" in proxy else f"http://{proxy}", **trust)
+    return _through(proxy if "://" in proxy else f"http://{proxy}", parts.scheme, trust)
+
+
+def _through(proxy: str, scheme: str, trust: dict[str, Any]) -> urllib3.PoolManager:
+    """Return connections through a proxy, with the user and password in its address."""
+    variable = f"{scheme.upper()}_PROXY"
+    try:
+        auth = urllib3.util.parse_url(proxy).auth
+        login = urllib3.make_headers(proxy_basic_auth=unquote(auth)) if auth else {}
+        return urllib3.ProxyManager(proxy, proxy_headers=login, **trust)
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        raise FnError(
+            f"{variable} is no proxy that can be used: {error}",
+            f"Write it as {variable}=http://HOST:PORT, or unset it",
+        ) from error
 
 
 def unreachable(url: str, error: Exception) -> FnError:

@@ -114,7 +114,7 @@ def update(
 def delete(app: str) -> None:
     """Delete an app that has no routes."""
     told = platform.current().ask("DELETE", platform.app_path(app))
-    output.show(told, f"app {app} deleted")
+    output.show(dict(told), f"app {app} deleted")
 
 
 @apps.command(

@@ -125,7 +125,7 @@ def redrive(app: str, call_ids: tuple[str, ...], every: bool, path: str) -> None
     if every:
         told = list(_redriven(here, app, _of(path)))
     else:
-        told = [here.ask("POST", f"{_one(app, call_id)}/redrive") for call_id in call_ids]
+        told = [_redriven_one(here, app, one, alone=len(call_ids) == 1) for one in call_ids]
     lines = [_line(one) for one in told]
     output.show(told, "\n".join(lines) or "no dead letters found")
     failed = [one for one in told if "error" in one]
@@ -146,6 +146,18 @@ def _redriven(here: platform.Platform, app: str, query: dict[str, str]) -> Itera
         cursor = answer["next_cursor"]
         if not cursor:
             return
+
+
+def _redriven_one(
+    here: platform.Platform, app: str, call_id: str, *, alone: bool
+) -> dict[str, Any]:
+    """Redrive one of several; that it is refused does not hide what became of the others."""
+    try:
+        return {**here.ask("POST", f"{_one(app, call_id)}/redrive")}
+    except FnError as error:
+        if alone or error.code != Exit.REFUSED:
+            raise
+        return {"redrive_of": call_id, "error": error.message}
 
 
 def _line(one: dict[str, Any]) -> str:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _ENGINE_TIMEOUT_S = 20
 _HUB_TIMEOUT_S = 5.0
 _HUB_ANSWERS = (200, 401)
+#: Where the engine looks for the authorities of registries.
+_ENGINES_CERTIFICATES = Path("/etc/docker/certs.d")
 
 
 @dataclass(frozen=True)
@@ -191,12 +193,17 @@ def _hub(context: contexts.Context, here: platform.Platform) -> Finding:
 def hub_trouble(address: str) -> str:
     """Return why a registry does not answer; "" if it does, by HTTPS or by HTTP."""
     why = ""
+    host = address.partition("/")[0]
+    known = _ENGINES_CERTIFICATES / host / "ca.crt"
+    pool = urllib3.PoolManager(ca_certs=str(known) if known.is_file() else None)
     for scheme in ("https", "http"):
-        url = f"{scheme}://{address.partition('/')[0]}/v2/"
+        url = f"{scheme}://{host}/v2/"
         try:
-            answer = urllib3.request("GET", url, timeout=_HUB_TIMEOUT_S, retries=False)
+            answer = pool.request("GET", url, timeout=_HUB_TIMEOUT_S, retries=False)
         except urllib3.exceptions.HTTPError as error:
             why = hints.unreachable(url, error)[0]
+            if hints.is_distrust(error):
+                break
             continue
         if answer.status in _HUB_ANSWERS:
             return ""

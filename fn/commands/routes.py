@@ -25,6 +25,7 @@ from fn import (
 )
 from fn.commanding import LazyGroup, examples
 from fn.commands.apps import APP
+from fn.commands.building import warn_of_unset
 from fn.commands.call import call
 from fn.errors import Exit, FnError
 
@@ -189,6 +190,7 @@ def of_folder(folder: Path, environ: Mapping[str, str]) -> dict[str, Any]:
     for warning in file.warnings:
         output.warn(warning)
     output.note(f"merged with {path.name}")
+    warn_of_unset(file, environ)
     image = imagenames.full(file.name, file.version, hubs.address(file))
     return deploying.wanted(file, environ, image)
 
@@ -224,7 +226,7 @@ def fields(flags: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, An
 def delete(app: str, path: str) -> None:
     """Delete a route."""
     told = platform.current().ask("DELETE", platform.route_path(app, path))
-    output.show(told, f"{app} {platform.clean(path)} deleted")
+    output.show(dict(told), f"{app} {platform.clean(path)} deleted")
 
 
 @routes.command(

@@ -7,6 +7,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from fn.commands import doctor
 from fn.errors import Exit
 from tests.integration.fn.conftest import FakePlatform, Run
 
@@ -292,3 +293,75 @@ def test_an_unknown_runtime_had_no_line(
         Exit.USAGE,
         "func.yaml:2: there is no runtime `pyhton`; did you mean `python`?",
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("-e", "A=x\ny"), "the value of A has several lines, and a header has one"),
+        (("-e", "A B=x"), "'A B' is no name of a header"),
+        (("-e", "=x"), "'' is no name of a header"),
+        (("--method", "GET IT"), "'GET IT' is no method of HTTP"),
+    ],
+)
+def test_a_call_that_http_cannot_carry_was_a_defect(
+    arguments: tuple[str, ...], complaint: str, run: Run, fake: FakePlatform
+) -> None:
+    fake.answer("GET /v1/apps/demo/routes/p", {"route": {"jwt_key": ""}})
+    ended = run("call", "demo", "/p", *arguments)
+    assert (ended.code, ended.complaint) == (Exit.USAGE, complaint)
+    assert ended.hint
+
+
+def test_a_proxy_of_another_kind_was_a_defect(run: Run) -> None:
+    proxy = {"http_proxy": "socks5://127.0.0.1:1", "no_proxy": ""}
+    ended = run("apps", "list", API_URL="http://fn.example.com", **proxy)
+    assert (ended.code, ended.complaint[:35]) == (Exit.USAGE, "HTTP_PROXY is no proxy that can be ")
+    assert "HTTP_PROXY=http://HOST:PORT" in ended.hint
+
+
+def test_an_api_of_another_kind_was_a_defect(run: Run, fake: FakePlatform) -> None:
+    fake.answer("GET /v1/apps", {"status": "fine"})
+    ended = run("apps", "list")
+    assert (ended.code, ended.complaint) == (
+        Exit.UNREACHABLE,
+        f'{fake.url} is no API of Millrace: it answers 200 with \'{{"status": "fine"}}\'',
+    )
+
+
+def test_a_question_without_an_answer_ended_without_a_word(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(_: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("click.termui.hidden_prompt_func", no_more)
+    ended = run("context", "add", "prod", "http://h", "--jwt-auth-key")
+    assert ended.code == Exit.USAGE
+    assert ended.err.splitlines()[-2].endswith("the input ended before the answer to a question")
+
+
+def test_a_hub_of_an_unknown_authority_was_said_to_answer_by_400(
+    tls_fake: FakePlatform, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_ENGINES_CERTIFICATES", tmp_path)
+    tls_fake.answer("GET /v2/", {})
+    hub = tls_fake.url.removeprefix("https://")
+    assert "is not trusted: self" in doctor.hub_trouble(hub)
+    (tmp_path / hub).mkdir()
+    (tmp_path / hub / "ca.crt").write_bytes(certificate.read_bytes())
+    assert doctor.hub_trouble(hub) == ""
+
+
+def test_a_letter_that_is_refused_hid_what_became_of_the_others(
+    run: Run, fake: FakePlatform
+) -> None:
+    letters = "/v1/apps/demo/dead-letters"
+    fake.answer(f"POST {letters}/A/redrive", {"redrive_of": "A", "call_id": "C"})
+    fake.refuse(f"POST {letters}/B/redrive", 404, "Dead letter not found")
+    ended = run("dlq", "redrive", "demo", "A", "B")
+    assert (ended.code, ended.out) == (
+        Exit.FAILED,
+        "A redriven as C\nB not redriven: Dead letter not found\n",
+    )
+    assert run("dlq", "redrive", "demo", "B").complaint == "Dead letter not found"

@@ -1,5 +1,6 @@
 """What do commands ask of the platform? Where a real one would not show it, or not yet."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,30 @@ def test_limits_of_an_app(run: Run, fake: FakePlatform) -> None:
     assert fake.asked[-1].json() == {"app": {"name": "demo", "max_inflight": 5, "rate": 0.5}}
     assert run("apps", "update", "demo", "--rate", "0", "--burst", "0").out == "app demo updated\n"
     assert fake.asked[-1].json() == {"app": {"config": {}, "rate": 0, "burst": 0}}
+
+
+def test_a_header_in_other_letters_was_a_defect(run: Run, fake: FakePlatform) -> None:
+    fake.answer("GET /v1/apps/demo/routes/p", {"route": ROUTE})
+    fake.answer("GET /r/demo/p", b"answer")
+    assert run("call", "demo", "/p", "-e", "City=北京").code == 0
+    assert fake.asked[-1].headers["City"].encode("latin-1").decode() == "北京"
+
+
+def test_a_proxy_was_not_told_its_password(run: Run, fake: FakePlatform) -> None:
+    fake.answer("GET http://fn.example.com/v1/apps", {"apps": []})
+    proxy = {"http_proxy": fake.url.replace("//", "//ann:p%40ss@"), "no_proxy": ""}
+    assert run("apps", "list", API_URL="http://fn.example.com", **proxy).out == "no apps found\n"
+    told = fake.asked[-1].headers["proxy-authorization"].removeprefix("Basic ")
+    assert base64.b64decode(told) == b"ann:p@ss"
+
+
+def test_config_that_is_left_out_of_a_route_was_not_told(
+    run: Run, fake: FakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "func.yaml").write_text("name: h:5000/greet\nconfig: {DB: $SURELY_NOT_SET}\n")
+    monkeypatch.chdir(tmp_path)
+    fake.answer("POST /v1/apps/demo/routes", {"route": {**ROUTE, "image": "i"}})
+    ended = run("routes", "create", "demo", "/p")
+    assert ended.err.splitlines()[1:] == [
+        "fn: func.yaml: config DB is left out: $SURELY_NOT_SET is not set here"
+    ]
