@@ -111,7 +111,12 @@ def warn(text: str) -> None:
 
 def styled(text: str, colour: str) -> None:
     """Write a line to standard error, in colour if that is a terminal that wants colours."""
-    click.secho(text, fg=colour if not os.environ.get("NO_COLOR") else None, err=True)
+    click.echo(coloured(text, colour), err=True)
+
+
+def coloured(text: str, colour: str) -> str:
+    """Return text in a colour, unless colours are not wanted; no terminal, no colour either."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)
 
 
 def as_json(value: object, indent: str = "  ") -> str:

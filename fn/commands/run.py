@@ -135,7 +135,8 @@ def _image(file: FuncFile, *, build: bool) -> str:
 
 def _tell(verdict: trying.Verdict) -> None:
     word, colour = ("FAILED", "red") if verdict.faults else ("ok", "green")
-    click.echo(f"{verdict.name}: {click.style(word, fg=colour)} ({verdict.elapsed_s:.2f} s)")
+    shown = output.coloured(word, colour)
+    click.echo(f"{output.printable(verdict.name)}: {shown} ({verdict.elapsed_s:.2f} s)")
     for line in verdict.faults:
         click.echo(f"    {output.printable(line)}")
 

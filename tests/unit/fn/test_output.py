@@ -72,3 +72,10 @@ def test_a_clock_that_differs_is_told(now: float, words: str) -> None:
 
 def test_without_a_key_it_is_the_key_that_is_missing() -> None:
     assert "set JWT_AUTH_KEY" in hints.unauthorized(has_key=False, date=DATE, now=NOON)
+
+
+def test_a_test_was_coloured_though_nobody_wanted_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert output.coloured("ok", "green") == "ok"
+    monkeypatch.delenv("NO_COLOR")
+    assert output.coloured("ok", "green") == "\x1b[32mok\x1b[0m"
