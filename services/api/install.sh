@@ -116,7 +116,9 @@ tell_path() {
 tell_platform() {
     case $url in http://localhost:8080 | http://127.0.0.1:8080) return ;; esac
     if [ -n "${API_URL-}" ]; then return; fi
-    if [ -e "${XDG_CONFIG_HOME:-${HOME:-/nowhere}/.config}/millrace/contexts.yaml" ]; then
+    contexts=${XDG_CONFIG_HOME:-${HOME:-/nowhere}/.config}/millrace/contexts.yaml
+    if grep -qxF "    api_url: $url" "$contexts" 2>/dev/null; then return; fi
+    if [ -e "$contexts" ]; then
         say "It goes on with the context you use; this one is new: fn context add $context $url --use"
     elif "$1" context add "$context" "$url" --use </dev/null >/dev/null 2>&1; then
         say "It talks to $url (context $context)"

@@ -91,6 +91,13 @@ def test_into_ones_own_folder_of_the_path(home: Path, script: str, giving: Servi
     assert fn("version").code == 0
 
 
+def test_a_second_time_it_asked_for_a_context_that_is_there(home: Path, script: str) -> None:
+    bin_ = home / ".local" / "bin"
+    install(home, script, str(bin_))
+    done = install(home, script, str(bin_))
+    assert (done.code, done.err, len(done.out.splitlines())) == (0, "", 1), done
+
+
 def test_without_a_folder_in_the_path_it_says_how_to_add_it(home: Path, script: str) -> None:
     elsewhere = home / "unwritable"
     elsewhere.write_text("")
