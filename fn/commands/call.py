@@ -106,7 +106,11 @@ def aim(app: str, path: str) -> Target:
     >>> aim("localhost:8080/r/demo/greet", "").api_url, aim("demo/r/greet", "").path
     ('http://localhost:8080', '/r/greet')
     """
-    parts = urlsplit(path or _with_scheme(app))
+    try:
+        parts = urlsplit(path or _with_scheme(app))
+    except ValueError:
+        hint = "They look like http://HOST/r/APP/PATH"
+        raise FnError(f"{path or app} is no address of a function", hint) from None
     query = f"?{parts.query}" if parts.query else ""
     if path:
         return Target(app, platform.clean(unquote(parts.path)), query)

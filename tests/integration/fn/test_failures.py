@@ -365,3 +365,10 @@ def test_a_letter_that_is_refused_hid_what_became_of_the_others(
         "A redriven as C\nB not redriven: Dead letter not found\n",
     )
     assert run("dlq", "redrive", "demo", "B").complaint == "Dead letter not found"
+
+
+@pytest.mark.parametrize("arguments", [("http://[::1/r/demo/p",), ("demo", "http://[")])
+def test_an_address_that_breaks_off_was_a_defect(arguments: tuple[str, ...], run: Run) -> None:
+    ended = run("call", *arguments)
+    assert ended.code == Exit.USAGE
+    assert ended.complaint == f"{arguments[-1]} is no address of a function"
