@@ -53,6 +53,10 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     is_base64: bool = False
 
 
+#: What some readers take for the end of a line, Node's among them. In JSON these can only stand in
+#: a string, and mean the same as their escapes.
+_LINE_ENDS = tuple((end.encode(), b"\\u%04x" % ord(end)) for end in "\x85\u2028\u2029")
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Answer)
 _string_decoder = msgspec.json.Decoder(str)
@@ -72,7 +76,11 @@ def request(head: messages.CallHead, parcel: messages.Parcel, deadline_ms: int) 
         body=body,
         is_base64=is_base64,
     )
-    return _encoder.encode(call) + b"\n"
+    line = _encoder.encode(call)
+    if not line.isascii():
+        for end, escape in _LINE_ENDS:
+            line = line.replace(end, escape)
+    return line + b"\n"
 
 
 def _text(payload: bytes) -> tuple[str, bool]:
