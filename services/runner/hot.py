@@ -21,9 +21,7 @@ from shared import streaming
 LISTEN_S, _CONNECT_EVERY_S = 30.0, 0.005
 #: The word of a process's end may come so much later than the end of its output, in seconds.
 _END_SLACK_S = 0.5
-#: So many calls a process must answer as it should before it is trusted to have done with one call
-#: when it has answered it; and how often it is looked whether it reads, in seconds.
-_PROBATION_CALLS = 16
+#: How often it is looked whether a process reads, in seconds.
 _LOOK_FIRST_S, _LOOK_LONGEST_S = 0.0001, 0.01
 #: How much of what a process says at its start is kept for the log of its first call.
 _EARLY_LOG_BYTES = 16 * 1024
@@ -108,8 +106,6 @@ class HotProcess:
         self._loop = asyncio.get_running_loop()
         self._run: _Run | None = None
         self._used = False
-        #: Calls that it has answered as it should.
-        self._trusted = 0
         #: Why it is of no use, once it is.
         self._useless: runs.Ending | None = None
         self._end: protocol.Ended | None = None
@@ -224,7 +220,7 @@ class HotProcess:
         job = run.job
         run.accepted_before = self._requests.accepted
         request = self._framing.request(job.head, job.parcel, job.ends_ms)
-        if self._framing.listener or self._trusted >= _PROBATION_CALLS:
+        if self._framing.listener:
             run.asked = True
             self._write(run, request)
         else:
@@ -232,7 +228,7 @@ class HotProcess:
             self._ask_once_it_reads(run, request[1:], _LOOK_FIRST_S)
 
     def _ask_once_it_reads(self, run: _Run, rest: bytes, pause_s: float) -> None:
-        """Send the rest of a call to a process that is not trusted yet, once it waits for calls.
+        """Send the rest of a call once the process waits for calls.
 
         Then it has done with the call before. What it wrote since its answer to that, a second one
         perhaps, is in the pipe by now, and is not taken for the answer to this call.
@@ -390,7 +386,6 @@ class HotProcess:
         if run.failed is not None:
             ending = run.failed
         elif run.head is not None:
-            self._trusted += 1
             ending = runs.Answered(run.head.status, run.head.headers, run.streamed)
         # What it has not read of this call it would take for the next; a connection is not reused.
         reusable = bool(self._framing.listener) or (

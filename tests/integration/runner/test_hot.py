@@ -502,6 +502,20 @@ async def test_an_answer_that_names_its_call_is_never_anothers(
 
 
 @pytest.mark.parametrize("how", STANDARD)
+@pytest.mark.parametrize("delay_s", [0.0002, 0.001, 0.003])
+async def test_a_second_answer_is_not_the_next_calls_however_good_the_process_was(
+    bench: Bench, how: str, delay_s: float
+) -> None:
+    async with puppet(bench, how) as box:
+        for number in range(20):
+            assert await box.answer(steps(("answer", f"{number}"))) == f"{number}".encode()
+        first = await box.call(steps(("answer", "one"), ("sleep", delay_s), ("answer", "two")))
+        if first.reusable:
+            second = await box.call(steps(("sleep", 0.005), ("answer", "mine")))
+            assert second.was_refused or (await second.result()).body == b"mine"
+
+
+@pytest.mark.parametrize("how", STANDARD)
 async def test_an_answer_before_the_first_call_was_read_is_none(bench: Bench, how: str) -> None:
     async with puppet(bench, how, ("wait", "/tmp/go"), write(FULL[how]), ("sleep", 600)) as box:
         caller = box.begin(b"mine")
