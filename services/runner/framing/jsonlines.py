@@ -39,18 +39,18 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a function writes; all of it may be left out."""
+    """What a function writes; all of it may be left out, or null, as some serializers say that."""
 
     #: If given, it must be that of the call.
     call_id: str | None = None
-    status: int = 200
-    headers: dict[str, str | list[str]] = {}
+    status: int | None = None
+    headers: dict[str, str | list[str]] | None = None
     #: Wins over a `Content-Type` among the headers.
     content_type: str | None = None
     #: A string is the body itself, null is none, and any other value is sent as JSON.
     body: msgspec.Raw = msgspec.Raw(b"null")
     #: Whether `body` is a string with base64 of the body.
-    is_base64: bool = False
+    is_base64: bool | None = None
 
 
 #: What some readers take for the end of a line, Node's among them. In JSON these can only stand in
@@ -149,10 +149,11 @@ def _events(line: bytes, call_id: str) -> list[Event]:
         raise BadAnswer(f"Not an answer in JSON: {error}: {answer.excerpt(line)}") from error
     if said.call_id is not None and said.call_id != call_id:
         raise BadAnswer(f"The answer is to another call: {answer.excerpt(line)}")
-    if not fields.is_final(said.status):
-        raise BadAnswer(f"The answer's status is {said.status}: not one a caller can be given")
-    head = answer.Head(said.status, _headers(said, default_type), streamed=False)
-    data = [answer.Data(body)] if body and fields.has_body(said.status) else []
+    status = 200 if said.status is None else said.status
+    if not fields.is_final(status):
+        raise BadAnswer(f"The answer's status is {status}: not one a caller can be given")
+    head = answer.Head(status, _headers(said, default_type), streamed=False)
+    data = [answer.Data(body)] if body and fields.has_body(status) else []
     return [head, *data, answer.End(reusable=True)]
 
 
@@ -165,10 +166,10 @@ def _body(said: Answer) -> tuple[bytes, str]:
     if raw.startswith(b'"'):
         body = _string_decoder.decode(raw).encode()
         return binascii.a2b_base64(body, strict_mode=True) if said.is_base64 else body, ""
-    if said.is_base64:
-        raise ValueError("`is_base64`, but the body is not a string")
     if raw == b"null":
         return b"", ""
+    if said.is_base64:
+        raise ValueError("`is_base64`, but the body is not a string")
     raw.decode()  # What is passed over is not checked by the decoder.
     return raw, "application/json"
 
@@ -177,7 +178,7 @@ def _headers(said: Answer, default_type: str) -> fields.Fields:
     """Return the answer's fields as they may be sent on. Raises `BadAnswer`."""
     found = [
         (name, value)
-        for name, values in said.headers.items()
+        for name, values in (said.headers or {}).items()
         for value in ([values] if isinstance(values, str) else values)
     ]
     if len(found) > fields.FIELDS_MAX:
