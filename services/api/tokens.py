@@ -58,6 +58,8 @@ def verify(authorization: str | None, key: str, now_s: float) -> None:
         raise TokenRefused("signature is invalid") from error
     except jwt.InvalidAlgorithmError as error:
         raise TokenRefused("signing method is unavailable: use HS256, HS384 or HS512") from error
+    except UnicodeEncodeError as error:
+        raise TokenRefused("token is malformed: it is no ASCII text") from error
     except (jwt.PyJWTError, RecursionError) as error:
         raise TokenRefused(f"token is malformed: {error}") from error
     _check_times(_claims(payload), now_s)

@@ -52,6 +52,7 @@ def test_any_text_is_a_key(key: str) -> None:
         ("Bearer ", "no token present in request"),
         ("a.b", "token contains an invalid number of segments"),
         ("a.b.c", "token is malformed"),
+        ("Bearer \udcff.a.b", "token is malformed: it is no ASCII text"),
         (signed({}, "other"), "signature is invalid"),
         (unsigned(), "signing method is unavailable: use HS256, HS384 or HS512"),
         (signed({"exp": NOW - 1}), "Token is expired"),
