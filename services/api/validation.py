@@ -113,6 +113,8 @@ def _path_failures(path: str) -> list[str]:
         return ["Path malformed"]
     if len(paths.stored(path)) > PATH_MAX:
         return [f"Path malformed: at most {PATH_MAX} characters are possible"]
+    if paths.stored(path).endswith(" "):
+        return ["Path malformed: it ends in a space; leave that out"]
     failures = ["Dynamic URL is not allowed"] if ":" in paths.stored(path) else []
     return failures if path.startswith("/") else [*failures, "Invalid Path format"]
 

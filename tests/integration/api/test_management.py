@@ -306,6 +306,18 @@ async def test_one_route_has_many_spellings(client: Client) -> None:
     assert (await ask(client, "GET", "/v1/apps/myapp/routes/%zz"))[0] == 404
 
 
+async def test_a_space_at_the_end_is_another_name(client: Client) -> None:
+    """MySQL compares without it: what was asked for was another app's or route's."""
+    await ask(client, "POST", "/v1/apps/myapp/routes", {"route": {"path": "/a", "image": "i"}})
+    change = {"app": {"config": {"A": "1"}}, "route": {"config": {"A": "1"}}}
+    for method, body in (("GET", None), ("PATCH", change), ("DELETE", None)):
+        for path in ("/v1/apps/myapp%20", "/v1/apps/myapp/routes/a%20"):
+            assert (await ask(client, method, path, body))[0] == 404, (method, path)
+    assert (await ask(client, "GET", "/v1/apps/myapp%20/routes"))[1]["routes"] == []
+    assert (await ask(client, "GET", "/v1/apps/myapp"))[1]["app"]["config"] is None
+    assert (await ask(client, "GET", "/v1/apps/myapp/routes/a"))[0] == 200
+
+
 async def test_names_differ_by_case_and_accent(client: Client) -> None:
     for app in ("hello", "Hello"):
         for path in ("/e", "/E", "/é"):

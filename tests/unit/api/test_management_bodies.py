@@ -96,6 +96,7 @@ def test_a_wrong_value_that_is_large_or_deep_is_not_repeated() -> None:
         ({"path": "/a?b"}, "Path malformed"),
         ({"path": "/a%00b"}, "Path malformed"),
         ({"path": "/a%0Ab"}, "Path malformed"),
+        ({"path": "/a%20"}, "Path malformed: it ends in a space"),
         ({"path": "/%3Aa"}, "Dynamic URL is not allowed"),
         ({"memory": 5}, "Invalid route Memory: from 6 to 1048576 MB"),
         ({"timeout": 10**12}, "Invalid route timeout: from 1 to 86400 seconds"),
