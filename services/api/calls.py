@@ -122,14 +122,13 @@ def wanted(query: Mapping[str, str]) -> tuple[Filter, int]:
     Raises `BadRequest`, which names the field and how to write it.
     """
     page = cursors.page(query)
-    before_id = cursors.decode(page.cursor, str)[0] if page.cursor else None
     path = query.get("path") or query.get("route")
     found = Filter(
         path=paths.clean(path) if path else None,
         status=_status(query.get("status")),
         from_ms=_time("from", query.get("from")),
         to_ms=_time("to", query.get("to")),
-        before_id=before_id,
+        before_id=cursors.call_id(page),
     )
     return found, page.limit or LIMIT_DEFAULT
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.api.problems import BadRequest
+from shared import ids
 
 LIMIT_MAX = 1000
+_WRONG = "cursor must be a next_cursor of the same list, unchanged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,22 @@ def decode(cursor: str, *kinds: type) -> tuple[Any, ...]:
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         parts = json.loads(raw)
+        json.dumps(parts, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError):
         parts = None
     if not isinstance(parts, list) or [type(p) for p in parts] != list(kinds):
-        raise BadRequest("cursor must be a next_cursor of the same list, unchanged")
+        raise BadRequest(_WRONG)
     return tuple(parts)
+
+
+def call_id(page: Page) -> str | None:
+    """Return the call at which the page before ended; None if there was none.
+
+    Raises `BadRequest`, which names `cursor`. MySQL takes ids for ASCII, and fails at other text.
+    """
+    if not page.cursor:
+        return None
+    last: str = decode(page.cursor, str)[0]
+    if ids.call_time_ms(last) is None:
+        raise BadRequest(_WRONG)
+    return last

@@ -19,6 +19,7 @@ from services.api.letters import Filter, Letters
 from services.api.problems import BadRequest, Conflict, NotFound
 from services.api.redriving import Redriving
 from services.api.waiters import Overloaded
+from shared import ids
 from shared.errors import CODES, MillraceError, Unavailable
 
 
@@ -69,7 +70,7 @@ def _wanted(query: Mapping[str, str]) -> Filter:
 async def list_letters(request: web.Request) -> web.Response:
     """Answer one page of an app's dead letters."""
     page = cursors.page(request.query)
-    before_id = cursors.decode(page.cursor, str)[0] if page.cursor else None
+    before_id = cursors.call_id(page)
     limit = page.limit or LIMIT_DEFAULT
     letters = request.app[MEANS].letters
     app, wanted = request.match_info["app"], _wanted(request.query)
@@ -155,7 +156,7 @@ async def redrive_letter(request: web.Request) -> web.Response:
 async def redrive_letters(request: web.Request) -> web.Response:
     """Accept calls made of some dead letters; one that cannot be made is told and passed over."""
     page = cursors.page(request.query)
-    after_id = cursors.decode(page.cursor, str)[0] if page.cursor else ""
+    after_id = cursors.call_id(page) or ""
     limit = page.limit or LIMIT_DEFAULT
     letters, redriving = request.app[MEANS]
     app = request.match_info["app"]
@@ -189,8 +190,14 @@ def _letters(count: int) -> str:
 
 
 def _meant(request: web.Request) -> tuple[str, str]:
-    """Return the app and the call id that the URL means."""
-    return request.match_info["app"], request.match_info["call_id"].lower()
+    """Return the app and the call id that the URL means.
+
+    Raises `NotFound` for what is no id: MySQL takes ids for ASCII, and fails at other text.
+    """
+    call_id = request.match_info["call_id"].lower()
+    if ids.call_time_ms(call_id) is None:
+        raise NotFound(_NOT_FOUND)
+    return request.match_info["app"], call_id
 
 
 _ALL, _ONE = "/v1/apps/{app}/dead-letters", "/v1/apps/{app}/dead-letters/{call_id}"

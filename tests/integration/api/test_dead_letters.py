@@ -227,7 +227,7 @@ async def test_an_unknown_letter_or_another_apps_is_404(
     api: Api, runner: EchoRunner, method: str
 ) -> None:
     call_id = await dead(api, runner)
-    for where in (f"{LETTERS}/x", f"/v1/apps/b/dead-letters/{call_id}"):
+    for where in (f"{LETTERS}/x", f"{LETTERS}/%C3%BC", f"/v1/apps/b/dead-letters/{call_id}"):
         url = where + ("/redrive" if method == "POST" else "")
         expected = (404, {"error": {"message": "Dead letter not found"}})
         assert await api.json(method, url) == expected

@@ -7,6 +7,8 @@ from services.api.problems import BadRequest
 from services.api.records import Filter, first_id
 from shared import timestamps
 
+AN_ID = "01938f6e-0000-7000-8000-000000000000"
+
 
 def test_all_filters_at_once() -> None:
     query = {
@@ -15,9 +17,9 @@ def test_all_filters_at_once() -> None:
         "from": "2026-01-31T12:00:00Z",
         "to": "1769860801000",
         "limit": "7",
-        "cursor": cursors.encode("some-id"),
+        "cursor": cursors.encode(AN_ID),
     }
-    expected = Filter("/p", "error", 1769860800000, 1769860801000, "some-id")
+    expected = Filter("/p", "error", 1769860800000, 1769860801000, AN_ID)
     assert calls.wanted(query) == (expected, 7)
 
 
@@ -39,6 +41,7 @@ def test_no_filter_is_the_newest_hundred() -> None:
         ({"to": "9" * 30}, "to must be RFC 3339"),
         ({"limit": "0"}, "limit must be"),
         ({"cursor": "!"}, "cursor must be"),
+        ({"cursor": cursors.encode("\u00fc")}, "cursor must be a next_cursor of the same list"),
     ],
 )
 def test_a_wrong_filter_is_named(query: dict[str, str], words: str) -> None:

@@ -209,3 +209,9 @@ def test_no_text_breaks_a_cursor(text: str) -> None:
         cursors.decode(text, str)
     except BadRequest as error:
         assert error.message.startswith("cursor must be")  # noqa: PT017 (both ends are fine)
+
+
+def test_half_a_surrogate_pair_is_no_cursor() -> None:
+    """MySQL's driver failed to write it down, and that was a 500."""
+    with pytest.raises(BadRequest, match="cursor must be"):
+        cursors.decode("WyJcdWQ4MDAiXQ", str)  # ["\\ud800"]
