@@ -11,6 +11,8 @@ from services.api.problems import BadRequest
 
 #: Largest body of a management request.
 BODY_MAX_BYTES = 1024 * 1024
+#: So many unknown fields are named: to look for what was meant takes its time.
+NAMED_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,16 @@ def _object(value: object, name: str) -> dict[str, Any]:
 def _known(value: dict[str, Any], names: dict[str, str], where: str) -> Sent:
     """Return the fields that are known, in whatever case they came; null counts as not sent."""
     found: dict[str, Any] = {}
-    warnings: list[str] = []
+    unknown: list[str] = []
     for key, item in value.items():
         name = names.get(key.lower())
         if name is None:
-            warnings.append(_unknown(key, list(names), where))
+            unknown.append(key)
         elif item is not None:
             found[name] = item
+    warnings = [_unknown(key, list(names), where) for key in unknown[:NAMED_MAX]]
+    if more := len(unknown) - len(warnings):
+        warnings.append(f"{more} more unknown fields ignored")
     return Sent(found, warnings)
 
 

@@ -82,6 +82,16 @@ def test_wrong_types_are_named_with_the_fix() -> None:
     }
 
 
+def test_of_many_unknown_fields_some_are_named() -> None:
+    """Of each it was guessed what was meant: a mebibyte of them stopped the loop for seconds."""
+    body = {"route": {"image": "i", **{f"memori{number}": 1 for number in range(60_000)}}}
+    sent = reading.sent(json.dumps(body).encode(), "route", schemas.RouteFields(), "Missing")
+    assert sent.fields == {"image": "i"}
+    assert len(sent.warnings) == reading.NAMED_MAX + 1
+    assert "did you mean route.memory?" in sent.warnings[0]
+    assert sent.warnings[-1] == "59980 more unknown fields ignored"
+
+
 def test_a_wrong_value_that_is_large_or_deep_is_not_repeated() -> None:
     deep = b'{"route": {"config": {"N": ' + b"[" * 950 + b"]" * 950 + b"}}}"
     with pytest.raises(BadRequest) as refused:
