@@ -103,9 +103,9 @@ def invocation(
     return Answer(code.status, {"request_id": request_id, "error": error}, headers)
 
 
-def route_token_refused(message: str) -> Answer:
+def route_token_refused(request_id: str, message: str) -> Answer:
     """Return what a caller without a valid token of the route gets."""
-    headers = {"WWW-Authenticate": 'Bearer realm=""'}
+    headers = {"WWW-Authenticate": 'Bearer realm=""', "X-Call-Id": request_id}
     return Answer(CODES["unauthorized"].status, {"error": {"message": message}}, headers)
 
 

@@ -183,7 +183,7 @@ async def answered(request: web.Request, target: Target, means: Means) -> web.St
     try:
         return await _performed(request, visit)
     except tokens.TokenRefused as error:
-        return response(problems.route_token_refused(str(error)))
+        return response(problems.route_token_refused(call_id, str(error)))
     except problems.NotFound:
         raise
     except MillraceError as error:

@@ -161,6 +161,7 @@ async def test_a_routes_key_guards_it(api: Api, runner: EchoRunner) -> None:
         assert response.status == 401
         assert response.headers["WWW-Authenticate"] == 'Bearer realm=""'
         assert await response.json() == {"error": {"message": "no token present in request"}}
+        assert response.headers["X-Call-Id"]
     assert runner.seen == []
     token = jwt.encode({"exp": clock.epoch_ms() // 1000 + 60}, "secret" * 6)
     async with api.ask("POST", path, headers={"Authorization": f"Bearer {token}"}) as response:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from services.api import answers
+from services.api import answers, problems
 from shared import messages
 from shared.errors import CODES
 
@@ -124,3 +124,9 @@ def test_a_failure_of_a_call_that_ran_says_where_the_time_went() -> None:
 def test_an_async_call_gets_its_id() -> None:
     answer = answers.accepted("id", answers.RouteHeaders())
     assert (answer.status, json.loads(answer.body)) == (202, {"call_id": "id"})
+
+
+def test_a_refused_token_has_the_words_of_the_original_and_the_calls_id() -> None:
+    refused = problems.route_token_refused("an-id", "Token is expired")
+    assert refused.body == {"error": {"message": "Token is expired"}}
+    assert refused.headers == {"WWW-Authenticate": 'Bearer realm=""', "X-Call-Id": "an-id"}
