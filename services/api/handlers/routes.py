@@ -116,8 +116,8 @@ async def show_route(request: web.Request) -> web.Response:
 
 
 @openapi.operation(
-    'Change a route: non-zero fields (and a min_sandboxes of 0) replace, config is merged ("" '
-    "deletes), header values are added ([] deletes).",
+    "Change a route: non-zero fields (and a 0 of min_sandboxes and retries) replace, config is "
+    'merged ("" deletes), header values are added ([] deletes).',
     tag="routes",
     answers={
         200: schemas.RouteAnswer,
