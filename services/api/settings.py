@@ -92,9 +92,6 @@ class Settings:
         "Dead letters kept of one app; beyond, the oldest are dropped.",
         check=at_least(1),
     )
-    result_max_bytes: int = setting(
-        MIB, "Largest result of an async call that is kept.", unit="bytes", check=at_least(0)
-    )
     idempotency_ttl_s: float = setting(
         86_400.0, "How long an Idempotency-Key is remembered.", unit="s", check=at_least(1)
     )

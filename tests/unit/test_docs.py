@@ -67,6 +67,17 @@ def test_every_setting_is_documented(service: str, line: str) -> None:
     assert line in section.partition("\n## ")[0]
 
 
+@pytest.mark.parametrize("service", SETTINGS)
+def test_every_setting_is_read(service: str) -> None:
+    """Who sets one that nobody reads waits for an effect that never comes."""
+    modules = [
+        path for path in (ROOT / "services" / service).rglob("*.py") if path.stem != "settings"
+    ]
+    code = "\n".join(path.read_text() for path in modules)
+    names = [field.name for field in dataclasses.fields(SETTINGS[service])]
+    assert [name for name in names if not re.search(rf"\.{name}\b", code)] == []
+
+
 def test_every_route_of_the_api_is_documented() -> None:
     documented = text("docs/api.md")
     for path in app.documented_paths():
