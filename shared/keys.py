@@ -25,7 +25,7 @@ DRAINS = f"{TAG}:drains"
 #: Hash, app and path (a newline between) -> `messages.Wanted`: routes whose sandboxes are kept
 #: ready. api -> runners.
 WANTED = f"{TAG}:wanted"
-#: String with expiry: the id of the active scheduler; and the count of its reigns.
+#: String with expiry: the id of the active scheduler; and the number of the latest reign.
 LEASE = f"{TAG}:lease"
 EPOCH = f"{TAG}:epoch"
 #: Hash, for each kind of sandbox that has a grant: how many calls may go to a runner past the

@@ -22,7 +22,11 @@ return 1
 """
 _BEGIN = """#!lua flags=allow-oom
 redis.call('DEL', KEYS[2])
-return redis.call('INCR', KEYS[1])
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local number = math.max(tonumber(redis.call('GET', KEYS[1]) or '0') + 1, now_ms)
+redis.call('SET', KEYS[1], string.format('%.0f', number))
+return number
 """
 _RENEW = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -72,7 +76,11 @@ class Lease:
         self._until_s = asked_s + LEASE_MS / 1000
 
     async def begin_reign(self) -> int:
-        """Return the number of a new reign, greater than any before; no grant is left."""
+        """Return the number of a new reign, greater than any before; no grant is left.
+
+        It is the time, in epoch milliseconds: so it is greater even if Redis has lost the last
+        one, which runners may know, and by which they would refuse whatever this reign assigns.
+        """
         return int(await self._redis.eval(_BEGIN, 2, keys.EPOCH, keys.GRANTS))
 
     async def release(self) -> None:
