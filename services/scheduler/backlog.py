@@ -23,8 +23,9 @@ from services.scheduler.unread import Unread
 
 #: Milliseconds in one bucket of deadlines.
 BUCKET_MS = 100
-#: One app's async calls take at most this part of the room for references to async calls.
-APP_PART = 4
+#: One app's async calls take at most this part of the room that is left for references to async
+#: calls: a quarter of all of it, if there is no other app.
+LEFT_PART = 3
 
 
 class Admission(Enum):
@@ -89,11 +90,11 @@ class Backlog:
 
     @property
     def wants_async(self) -> bool:
-        """Whether new async calls are to be read: there is room for the most one app may take.
+        """Whether new async calls are to be read: some app has room.
 
-        `to_scan` needs only half of that, so that what was passed over goes before what is new.
+        Calls of others are passed over then: apps whose calls wait for long leave room to the next.
         """
-        return self._async_room >= self._async_app_max
+        return self._async_room > 0
 
     # -- calls come and go
 
@@ -355,7 +356,7 @@ class Backlog:
 
         Each app is returned once; `scanned` ends it.
         """
-        if not self._unread or self._async_room < max(self._async_app_max // 2, 1):
+        if not self._unread or not self._async_room:
             return []
         most = self._async_app_max // 2
         return self._unread.scan(lambda app_name: self._async_of(app_name) <= most)
@@ -424,7 +425,7 @@ class Backlog:
 
     @property
     def _async_app_max(self) -> int:
-        return max(self.async_max // APP_PART, 1)
+        return max(self._async_room // LEFT_PART, 1)
 
     def _async_of(self, app_name: str) -> int:
         app = self._apps.get(app_name)

@@ -178,6 +178,16 @@ def test_an_app_with_many_async_calls_leaves_room_for_others() -> None:
     assert given.state.backlog.get("other")
 
 
+def test_several_apps_whose_async_calls_wait_for_long_leave_room_for_others() -> None:
+    given = Driver(async_backlog_max=40)
+    given(heartbeat("r1", memory_mb=100_000, cpus=1000.0))
+    for app in ("a", "b", "c", "d", "e", "f"):
+        given(arrive(*(call(f"{app}{n}", "async", app=app, memory_mb=90_000) for n in range(100))))
+    assert given.state.backlog.wants_async
+    assert len(given.state.backlog) < 40
+    assert assigned(given(arrive(call("other", "async", app="other"))))[-1:] == [("other", "r1")]
+
+
 def test_one_size_that_does_not_fit_does_not_stop_another(given: Driver) -> None:
     calls = [call("a", memory_mb=700), call("big", memory_mb=700), call("small", memory_mb=100)]
     assert assigned(given(heartbeat("r1"), arrive(*calls))) == [("a", "r1"), ("small", "r1")]
