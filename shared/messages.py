@@ -5,7 +5,7 @@ versions understand each other during a rolling restart. Times ending in `_ms` a
 milliseconds; durations say their unit.
 """
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -15,6 +15,8 @@ Mode = Literal["sync", "async"]
 Format = Literal["default", "http", "json", "http-stream"]
 #: `sandbox`: calls of a route follow each other in one container; `call`: each gets a fresh one.
 Isolation = Literal["sandbox", "network", "call"]
+#: A number of cpus: what is no number, or none that can be added up, is not decoded.
+Cpus = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
 class Wire(msgspec.Struct, frozen=True, array_like=True):
@@ -51,7 +53,7 @@ class CallHead(Wire, frozen=True):
     path: str
     image: str
     memory_mb: int
-    cpus: float
+    cpus: Cpus
     accepted_ms: int
     #: Up to when it may wait for capacity; 0: as long as it takes (async).
     wait_until_ms: int
@@ -106,7 +108,7 @@ class Wanted(Wire, frozen=True):
     path: str
     image: str
     memory_mb: int
-    cpus: float
+    cpus: Cpus
     format: Format
     isolation: Isolation
     max_concurrency: int
@@ -273,7 +275,7 @@ class Heartbeat(Wire, frozen=True, tag="heartbeat"):
     sent_ms: int
     #: What the engine offers to functions in all, whoever uses it.
     memory_mb: int
-    cpus: float
+    cpus: Cpus
     arch: str
     #: False while the engine does not answer.
     able: bool = True

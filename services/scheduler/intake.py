@@ -63,6 +63,17 @@ class Intake:
             self._outbox.send(command).add_done_callback(_settled)
 
 
+def grant(entry: Entry) -> str:
+    """Return the grant by which a call in a runner's stream came; "" if by none, or by none known.
+
+    The runner sets aside what it cannot decode.
+    """
+    try:
+        return messages.decode(entry[1].get(b"a"), messages.Assignment).grant
+    except Undecodable:
+        return ""
+
+
 def _check(stream: str, head: messages.CallHead) -> None:
     """Raise `Undecodable` for a call in the stream of the other mode: it would be lost there."""
     if stream in _OF_CALLS and stream != keys.calls(head.mode):

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from services.scheduler import ending, events, metrics, pages, rebuild
 from services.scheduler.events import Event, Now, Waiting
-from services.scheduler.intake import Intake
+from services.scheduler.intake import Intake, grant
 from services.scheduler.lease import RENEW_S, TRY_S, Lease, LeaseLost
 from services.scheduler.reclaim import Reclaimer
 from services.scheduler.settings import Settings
@@ -362,7 +362,7 @@ class Reign:
             head = self._intake.head(stream, entry) if entry[1].get(b"k") == b"assign" else None
             if head is not None:
                 there.add(head.call_id)
-                granted[messages.decode(entry[1].get(b"a"), messages.Assignment).grant] += 1
+                granted[grant(entry)] += 1
         missing = frozenset(command.call_ids) - there
         self._take(events.RunnerAudited(command.runner_id, missing, dict(granted)))
 

@@ -206,3 +206,12 @@ FUNCTION = {name for name, row in errors.CODES.items() if row.fault == "function
 def test_every_error_class_refers_to_the_table() -> None:
     classes = [errors.MillraceError, *errors.MillraceError.__subclasses__()]
     assert {c.code for c in classes} <= set(errors.CODES)
+
+
+@pytest.mark.parametrize("cpus", [float("nan"), float("inf"), -1.0])
+def test_an_amount_of_cpus_that_cannot_be_added_up_is_not_decoded(cpus: float) -> None:
+    beat = messages.Heartbeat("r1", "e1", 1, 100, cpus, "amd64")
+    head = messages.CallHead("c1", "sync", "a", "/p", "i", 1, cpus, 1, 1, 1, "", 1)
+    for message in (beat, head):
+        with pytest.raises(errors.Undecodable):
+            messages.decode(messages.encode(message), type(message))
