@@ -897,6 +897,21 @@ def reply_part(reply_to: str, part: messages.ReplyPart) -> Command:
     return ("XADD", keys.reply(reply_to), "NOMKSTREAM", "*", "m", messages.encode(part))
 
 
+_REPLY_LOST = Script(
+    shared=("", ""),
+    own=("replies", "reply"),
+    frees=True,
+    each="""
+return redis.call('XADD', replies, 'NOMKSTREAM', '*', 'm', reply)
+""",
+)
+
+
+def reply_lost(reply_to: str, reply: messages.Reply) -> Step:
+    """scheduler: answer a call whose entry is lost; also when Redis is out of memory."""
+    return Step(_REPLY_LOST, ((), ()), ((keys.reply(reply_to),), (messages.encode(reply),)))
+
+
 def more(runner_id: str, more: messages.More) -> Command:
     """api: let a runner go on with a streamed answer."""
     raw = messages.encode(more)

@@ -10,7 +10,7 @@ def lost(head: CallHead) -> scripts.Command:
     What is recorded of it is for its api replica to say: only that knows whether somebody waits.
     """
     failed = messages.Failed("call_lost", "Redis has lost this call; it may have run")
-    return scripts.reply_part(head.reply_to, messages.Reply(head.call_id, failed))
+    return scripts.reply_lost(head.reply_to, messages.Reply(head.call_id, failed))
 
 
 def ended(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from services.scheduler import ending
 from shared import clock, keys, messages, scripts
 from tests.conftest import eventually
 from tests.integration.scheduler.conftest import Bench, FakeRunner
@@ -384,6 +385,16 @@ async def test_an_assignment_of_an_earlier_reign_is_not_performed(bench: Bench) 
     )
     assert await bench.redis.execute_command(*late) == scripts.FENCED
     assert await bench.redis.xlen(keys.CALLS_SYNC) == 1
+
+
+async def test_the_caller_of_a_lost_call_is_told_when_redis_is_full(bench: Bench) -> None:
+    head = messages.CallHead("c1", "sync", "a", "/p", "i", 1, 1.0, 1, 1, 1, "api-1", 1)
+    await bench.redis.config_set("maxmemory", "1")
+    try:
+        assert await bench.redis.execute_command(*ending.lost(head))
+    finally:
+        await bench.redis.config_set("maxmemory", "0")
+    assert (await bench.failed("c1")).code == "call_lost"
 
 
 async def test_broken_connections_are_survived(bench: Bench) -> None:
