@@ -7,9 +7,10 @@ fails is raised as an `EngineError`.
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import aiodocker
 import aiohttp
@@ -115,6 +116,14 @@ def _translated() -> Iterator[None]:
         raise EngineAway(f"The container engine does not answer: {told}") from error
 
 
+def names_of(images: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what images on disk are called, as the engine lists them; the newest image first."""
+    newest_first = sorted(images, key=lambda image: -(image.get("Created") or 0))
+    kinds = ("RepoTags", "RepoDigests")
+    names = [name for image in newest_first for kind in kinds for name in image.get(kind) or ()]
+    return [name for name in dict.fromkeys(names) if not name.startswith("<none>")]
+
+
 class Engine:
     """A connection to one container engine; close it with `async with`."""
 
@@ -163,12 +172,9 @@ class Engine:
         return Image(raw["Id"], command, bool(raw.get("RepoDigests")))
 
     async def image_names(self) -> list[str]:
-        """Return the names images on disk have: those with a tag, and those with a digest."""
+        """Return the names images on disk have, with a tag and with a digest; the newest first."""
         with _translated():
-            images = await self._docker.images.list()
-        kinds = ("RepoTags", "RepoDigests")
-        names = {name for image in images for kind in kinds for name in image.get(kind) or ()}
-        return sorted(name for name in names if not name.startswith("<none>"))
+            return names_of(await self._docker.images.list())
 
     async def image_changes(self) -> AsyncGenerator[None]:
         """Yield once when listening, and then whenever an image is pulled, tagged or deleted."""

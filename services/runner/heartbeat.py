@@ -26,12 +26,15 @@ def offered_memory_mb(engine_mb: int, wanted_mb: int) -> int:
 def route_names(image_names: Iterable[str]) -> tuple[str, ...]:
     """Return the names that routes may use for images on disk, as `shared.imagenames` cuts them.
 
+    The names come with those first that are told if there are too many.
+
     >>> route_names(["a/b:latest", "c:1"])
     ('a/b', 'a/b:latest', 'c:1')
     """
-    names = set(image_names)
-    names |= {name.removesuffix(_DEFAULT_TAG) for name in names}
-    return tuple(sorted(names)[:IMAGES_MAX])
+    names: dict[str, None] = {}
+    for name in image_names:
+        names[name] = names[name.removesuffix(_DEFAULT_TAG)] = None
+    return tuple(sorted(list(names)[:IMAGES_MAX]))
 
 
 def build(

@@ -140,6 +140,22 @@ def test_a_heartbeat_stays_small() -> None:
     assert len(heartbeat.route_names(f"i{n}:latest" for n in range(1000))) == heartbeat.IMAGES_MAX
 
 
+def test_of_very_many_images_the_newest_are_told() -> None:
+    names = engine.names_of(
+        [
+            {"RepoTags": [f"z:{n}"], "RepoDigests": ["<none>@<none>"], "Created": n}
+            for n in range(1000)
+        ]
+    )
+    assert names[:2] == ["z:999", "z:998"]
+    assert set(heartbeat.route_names(names)) == set(names[: heartbeat.IMAGES_MAX])
+
+
+def test_an_image_has_the_names_of_its_tags_and_its_digests() -> None:
+    image = {"RepoTags": ["b:1", "b:latest"], "RepoDigests": ["b@sha256:0"], "Created": 1}
+    assert engine.names_of([image, {"RepoTags": None}]) == ["b:1", "b:latest", "b@sha256:0"]
+
+
 def leftovers(*found: engine.Found, living: tuple[str, ...] = ("me",)) -> list[str]:
     return janitor.leftovers(
         found, own_id="me", living=living, sandboxes=["7"], namespaces=["ns"], now_s=1000
