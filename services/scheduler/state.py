@@ -6,6 +6,7 @@ A call is in one of three places: waiting (in the backlog), assigned (its reserv
 ledger), or unknown here. The tables agree after every event: see `check`.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,9 @@ REPORT_AFTER_MS = 1000
 REPORT_EVERY_S = 10.0
 #: A runner that says it holds fewer calls than the ledger has is audited so often, in seconds.
 AUDIT_EVERY_S = 5.0
+#: An engine is kept free for a large call for so long, and then for as long not, in seconds. It is
+#: less than sync calls wait for capacity, as a rule.
+EARMARK_MAX_S = 20.0
 #: Places that are free are taken back so often, in seconds.
 SWEEP_S = 1.0
 
@@ -64,6 +68,8 @@ class State:
         #: Sizes of async calls that no engine present could ever take, and since when.
         self._unfit: dict[Size, float] = {}
         self._reported: dict[tuple[Size, Reason], float] = {}
+        #: When the earmark ends, if it does not before; and until when there is no other then.
+        self._earmark_until_s = self._no_earmark_until_s = -math.inf
         #: Runner -> when it was last audited, and what was missing then.
         self._audits: dict[str, tuple[float, frozenset[str]]] = {}
         self._last_tick: tuple[float, bool] | None = None
@@ -516,17 +522,23 @@ class State:
         """Keep an engine free for the size that has been starved longest, so that it gets one.
 
         Small calls would otherwise take each bit of memory that becomes free, and a large one
-        would never find enough of it at once.
+        would never find enough of it at once. But what runs there may run for hours, and meanwhile
+        others may use what it leaves.
         """
         earmark = self.placement.earmark
         if earmark is not None:
             engine_id, size = earmark
             view = self.fleet.view(engine_id)
             if self.backlog.wants_room(size) and view.usable and view.offered.covers(size):
-                return
+                if self._now.s < self._earmark_until_s:
+                    return
+                self._no_earmark_until_s = self._now.s + EARMARK_MAX_S
             self._lift_earmark()
+        if self._now.s < self._no_earmark_until_s:
+            return
         for size in self.backlog.starved(self._now.s - self._settings.earmark_after_s):
             if self.placement.earmark_for(size) is not None:
+                self._earmark_until_s = self._now.s + EARMARK_MAX_S
                 return
 
     def _report_waits(self) -> None:

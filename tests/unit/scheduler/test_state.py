@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from services.scheduler import events
+from services.scheduler.state import EARMARK_MAX_S
 from shared import messages
 from tests.unit.scheduler.build import (
     START_MS,
@@ -222,6 +223,26 @@ def test_an_earmark_ends_with_the_call_it_is_for(given: Driver) -> None:
     assert given.state.waiting_by_reason() == {"memory": 1, "earmarked": 1}
     given(messages.CancelCall("big"))
     assert assigned(given.tick_for(0.25)) == [("small", "r1")]
+
+
+def test_a_large_call_behind_a_long_one_leaves_others_the_room_half_of_the_time(
+    given: Driver,
+) -> None:
+    given(heartbeat("r1"), arrive(call("long")), arrive(call("big", "async", memory_mb=1000)))
+    waited_s, since_s = 0.0, given.now_s
+    for number in range(200):
+        wait_until_ms = START_MS + round((given.now_s - 1000) * 1000) + 30_000
+        commands = given(arrive(call(f"s{number}", app="other", wait_until_ms=wait_until_ms)))
+        asked_s = given.now_s
+        while not assigned(commands):
+            commands = given.tick_for(0.25, heartbeat("r1"))
+            assert not refused(commands)
+        waited_s += given.now_s - asked_s
+        given(finished(f"s{number}"))
+        given.tick_for(1, heartbeat("r1"))
+    assert EARMARK_MAX_S <= waited_s <= (given.now_s - since_s) / 2
+    commands = given(finished("long")) + given.tick_for(EARMARK_MAX_S + 6, heartbeat("r1"))
+    assert ("big", "r1") in assigned(commands)
 
 
 def test_apps_take_turns(given: Driver) -> None:
