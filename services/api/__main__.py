@@ -82,6 +82,7 @@ def main() -> int:
         print(error.message, file=sys.stderr)  # noqa: T201 (logging needs the settings)
         return BAD_SETTINGS
     logs.configure("api", chosen.log_level)
+    connections.rest_server_log()
     service.rest_garbage_collector()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:

@@ -1,12 +1,19 @@
-"""How many connections does a replica serve at once? What comes beyond is told so and closed."""
+"""How many connections does a replica serve at once? What comes beyond is told so and closed.
+
+And what is said of those that do not speak HTTP as they should.
+"""
 
 import asyncio
+import logging
 import resource
 from collections.abc import Callable
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import Counter
+
+from shared.errors import CODES
 
 log = structlog.get_logger()
 
@@ -16,6 +23,8 @@ _OTHER_FILES = 256
 _BACKLOG = 1024
 #: How long one that is refused may take to read why, in seconds, and how many may at one time.
 _LINGER_S, _LINGERING_MAX = 1.0, 512
+#: Characters that are logged of why a request is no HTTP.
+_WHY_MAX = 200
 _BODY = (
     b'{"error":{"message":"This replica has as many connections as it serves'
     b' (CONNECTIONS_MAX)","code":"overloaded","fault":"platform"}}'
@@ -41,6 +50,20 @@ def room_for(most: int) -> int:
     if possible < most:
         log.warning("few_files", connections_max=possible, wanted=most, files=files)
     return possible
+
+
+def rest_server_log() -> None:
+    """Have the server log a request that is no HTTP in a line: it is no defect of ours."""
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError) or error.code >= CODES["internal"].status:
+        return True
+    why = " ".join(error.message.split())[:_WHY_MAX]
+    log.info("request_malformed", why=why, status=error.code)
+    return False
 
 
 class Site(web.TCPSite):

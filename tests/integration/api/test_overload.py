@@ -86,6 +86,24 @@ async def test_connections_beyond_so_many_are_told_and_closed(
 
 
 @pytest.mark.usefixtures("redis")
+async def test_what_is_no_http_is_no_defect(
+    redis_server: str,
+    database: str,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    connections.rest_server_log()
+    async with _site(redis_server, database, 3) as (url, _):
+        host, _, port = url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write("GET /r/demo/日本 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert (await _head(reader)).startswith("HTTP/1.0 400 ")
+        writer.close()
+    assert "aiohttp.server" not in {record.name for record in caplog.records}
+    assert "request_malformed" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("redis")
 async def test_who_stops_closes_connections_behind_their_answers(
     redis: streams.Redis, redis_server: str, database: str
 ) -> None:
