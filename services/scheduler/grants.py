@@ -58,6 +58,8 @@ class Grants:
         self._epoch = epoch
         self._count = 0
         self._by_id: dict[str, Grant] = {}
+        #: Those at each runner that has any, by id.
+        self._at: dict[str, dict[str, Grant]] = {}
         self._open: dict[str, Grant] = {}
         self._of_place: dict[str, Grant] = {}
         #: When the last call of each kind ended, of those that ended since the last sweep.
@@ -97,6 +99,7 @@ class Grants:
         self._count += 1
         grant = Grant(f"{self._epoch}.{self._count}", kind, runner_id)
         self._by_id[grant.grant_id] = self._open[kind] = grant
+        self._at.setdefault(runner_id, {})[grant.grant_id] = grant
         return grant
 
     def back(self, grant: Grant, count: int = 1) -> list[str]:
@@ -122,8 +125,12 @@ class Grants:
         self._drop_if_over(grant)
 
     def _drop_if_over(self, grant: Grant) -> None:
-        if not grant.is_open and not grant.places:
-            self._by_id.pop(grant.grant_id, None)
+        if grant.is_open or grant.places or self._by_id.pop(grant.grant_id, None) is None:
+            return
+        there = self._at[grant.runner_id]
+        del there[grant.grant_id]
+        if not there:
+            del self._at[grant.runner_id]
 
     def sweep(self) -> list[Grant]:
         """Forget when calls ended; return what is open. To be called about each second."""
@@ -134,23 +141,26 @@ class Grants:
 
     def out_of_sight(self, runner_id: str) -> int:
         """Return how many places at a runner may be free, or in use by a call not known here."""
-        return sum(len(each.places) for each in self._open.values() if each.runner_id == runner_id)
+        there = self._at.get(runner_id)
+        return sum(len(each.places) for each in there.values() if each.is_open) if there else 0
 
     def absent(self, runner_id: str, present: Mapping[str, int]) -> Iterator[str]:
         """Yield the places of grants closed at a runner that no call there has, by these counts."""
-        for grant in self._by_id.values():
-            if grant.runner_id == runner_id and not grant.is_open:
+        for grant in self._at.get(runner_id, {}).values():
+            if not grant.is_open:
                 yield from grant.places[present.get(grant.grant_id, 0) :]
 
     def runners(self) -> list[str]:
         """Return the runners that have places."""
-        return list({grant.runner_id: None for grant in self._by_id.values()})
+        return list(self._at)
 
     def check(self) -> None:
         """Raise AssertionError unless the invariants hold. For tests, after every event."""
         places = {c: grant.grant_id for grant in self._by_id.values() for c in grant.places}
         if places != {c: grant.grant_id for c, grant in self._of_place.items()}:
             raise AssertionError(f"{places} are not the places")
+        if self._by_id != {i: grant for there in self._at.values() for i, grant in there.items()}:
+            raise AssertionError(f"{self._at} are not the grants")
         for kind, grant in self._open.items():
             if not grant.is_open or self._by_id.get(grant.grant_id) is not grant:
                 raise AssertionError(f"{grant} is not open for {kind}")

@@ -534,7 +534,7 @@ async def test_a_function_that_answers_again_on_a_connection_that_is_over(bench:
 
 @pytest.mark.parametrize("how", STANDARD)
 async def test_a_function_that_talks_before_it_is_asked(bench: Bench, how: str) -> None:
-    async with puppet(bench, how, ("stdout", "hello, I am here\n"), ("log", "log\n")) as box:
+    async with puppet(bench, how, ("log", "log\n"), ("stdout", "hello, I am here\n")) as box:
         await box.becomes_useless()
         caller = await box.call(b"first")
         result = await caller.result()
