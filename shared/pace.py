@@ -6,8 +6,8 @@ second (slow calls bring few), and many calls under way at one time (a quick cal
 And the wait is a small part of what calls take now, which is what is under way, divided by what
 comes a second.
 
-Example: 64 callers bring 1,300 calls a second, so a call takes 49 ms. A wait of 4 ms gathers five
-of them. At 4,000 calls a second one takes 16 ms: 1.3 ms, again five. One caller is served at once.
+Example: 64 callers bring 2,000 calls a second, so a call takes 32 ms. A wait of 4 ms gathers eight
+of them. At 4,000 calls a second one takes 16 ms: 2 ms, again eight. One caller is served at once.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from collections.abc import Callable
 #: Longest wait for more, in seconds.
 GATHER_MAX_S = 0.004
 #: The part of what calls take now that is waited for more.
-_PART = 1 / 12
+_PART = 1 / 8
 #: From so many a second on, and with so many calls under way.
 BUSY_PER_S = 500.0
 CROWD_MIN = 8

@@ -251,7 +251,7 @@ class Gateway:
                 fields = await self._outbox.send(scripts.look_at_claim(asked.digest))
             if call.mode == "async":
                 return Performed(None, 0)
-            self._noticing.add((waiter, call))
+            self._notice_later(waiter, call)
             return Performed(await waiter.answer, _longest_s(call))
         except Late:
             self._cancel(call.call_id, waiter.runner_id)
@@ -307,7 +307,7 @@ class Gateway:
         life_ms = call.deadline_ms - call.accepted_ms + PARCEL_SLACK_MS
         command = self._enqueue(call, parcel, found, None, life_ms)
         self._outbox.post(command, partial(self._check_enqueued, waiter, call))
-        self._noticing.add((waiter, call))
+        self._notice_later(waiter, call)
 
     def _check_enqueued(self, waiter: Waiter, call: messages.CallHead, answer: object) -> None:
         if isinstance(answer, list):
@@ -331,15 +331,24 @@ class Gateway:
             return RateLimit(int(answer.removeprefix(scripts.EARLY)) / 1e6)
         return None
 
-    def _notice(self, waiting: tuple[Waiter, messages.CallHead]) -> None:
+    def _notice_later(self, waiter: Waiter, call: messages.CallHead) -> None:
+        """Remember a call by its id alone: all else goes with its answer, and is soon used again.
+
+        Memory that is kept for long has left the processor's caches when it is used again.
+        """
+        waiter.call = call
+        self._noticing.add(call.call_id)
+
+    def _notice(self, call_id: str) -> None:
         """Record that a call waits, if it still does; from now on a timer watches its deadline.
 
         That can be no earlier: a call has a second at least. One that has waited for its key has
         less of it left.
         """
-        waiter, call = waiting
-        if waiter.answer.done():
+        waiter = self._waiters.waiting(call_id)
+        if waiter is None or waiter.call is None:
             return
+        call = waiter.call
         self._outbox.post(scripts.note(invocation.queued_record(call)), _log_loss)
         loop = asyncio.get_running_loop()
         rest_s = max(0, call.deadline_ms + DEADLINE_SLACK_MS - clock.epoch_ms()) / 1000

@@ -94,10 +94,12 @@ class Waiter:
     Its answer is whole (a `Reply`), or a stream that the same waiter then feeds.
     """
 
-    __slots__ = ("answer", "call_id", "runner_id", "stream", "timer")
+    __slots__ = ("answer", "call", "call_id", "runner_id", "stream", "timer")
 
     def __init__(self, call_id: str) -> None:
         self.call_id = call_id
+        #: Its call, once it has been sent.
+        self.call: messages.CallHead | None = None
         #: The runner that its call went to by a grant; "": to the scheduler, or not known yet.
         self.runner_id = ""
         self.answer: asyncio.Future[messages.Reply | AnswerStream]
@@ -136,6 +138,11 @@ class Waiters:
             )
         waiter = self._by_id[call_id] = Waiter(call_id)
         return waiter
+
+    def waiting(self, call_id: str) -> Waiter | None:
+        """Return who waits for a call and has no answer yet, not even the beginning of one."""
+        waiter = self._by_id.get(call_id)
+        return None if waiter is None or waiter.answer.done() else waiter
 
     def hand_over(self, part: messages.ReplyPart) -> bool:
         """Hand a part of an answer to who waits; False if nobody does (any more).

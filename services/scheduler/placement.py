@@ -381,7 +381,8 @@ class Placement:
             self._images.pop(image, None)
 
     def _changed(self, engine: _Engine) -> None:
-        self._shortages.clear()
+        if self._shortages:
+            self._shortages.clear()
         if not engine.stale:
             engine.stale = True
             self._stale.append(engine)
@@ -394,18 +395,18 @@ class Placement:
         """
         for engine in self._stale:
             engine.stale = False
-            at = level(engine.free.memory_mb)
-            if at != engine.memory_level:
-                self._memory.move(engine.usable, engine.memory_level, at)
-                engine.memory_level = at
-            at = level(engine.free.millicpus)
-            if at != engine.cpus_level:
-                self._cpus.move(engine.usable, engine.cpus_level, at)
-                engine.cpus_level = at
+            memory_mb, millicpus = engine.free
+            memory_level, cpus_level = level(memory_mb), level(millicpus)
+            if memory_level != engine.memory_level:
+                self._memory.move(engine.usable, engine.memory_level, memory_level)
+                engine.memory_level = memory_level
+            if cpus_level != engine.cpus_level:
+                self._cpus.move(engine.usable, engine.cpus_level, cpus_level)
+                engine.cpus_level = cpus_level
             if engine.spare != _has_spare(engine):
                 engine.spare = not engine.spare
                 self._spare ^= engine.usable
-            engine.rank = (-engine.memory_level, engine.idle_mb - engine.free[0], engine.engine_id)
+            engine.rank = (-memory_level, engine.idle_mb - memory_mb, engine.engine_id)
         self._stale.clear()
 
 

@@ -7,9 +7,12 @@ at the end comes last.
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+import msgspec
+
 from tests.bench import (
     burst,
     cold,
+    engine,
     isolated,
     memory,
     roundtrip,
@@ -23,8 +26,6 @@ from tests.bench.targets import TIMES_COST_WITH_FEW
 from tests.e2e.images import function_image
 
 Case = Callable[[Bench], Awaitable[Result]]
-#: Runners of the simulation.
-FEW, MANY = 10, 1_000
 
 
 async def waiting_calls(bench: Bench) -> Result:
@@ -38,11 +39,10 @@ async def waiting_calls(bench: Bench) -> Result:
 
 
 async def simulation(bench: Bench) -> Result:
-    """Measure the decisions of the scheduler's state alone."""
-    bench.tell(f"simulation: {FEW} runners and {MANY} take turns")
-    few, many = scheduler_state.take_turns(
-        *(scheduler_state.Simulation(runners, "half full") for runners in (FEW, MANY))
-    )
+    """Measure the decisions of the scheduler's state alone, with the Python that decides here."""
+    bench.tell("simulation: few runners and many take turns")
+    told = await engine.beside("scheduler", "python", "-m", scheduler_state.__name__, "--json")
+    few, many = msgspec.json.decode(told, type=list[scheduler_state.Figures])
     values = (
         Value("", many.decisions_per_s, "decisions/s"),
         Value("", many.us_each / few.us_each, TIMES_COST_WITH_FEW),

@@ -1,12 +1,16 @@
 """What does the container engine know that the benchmark must? Asked by the engine's command."""
 
 import asyncio
+from pathlib import Path
 
 from shared import clock
 from tests.e2e import images
 
 PROJECT = "millrace"
 POLL_S = 0.2
+TESTS = Path(__file__).parents[1]
+#: Where services and tests are in their images.
+WORKDIR = "/srv/millrace"
 
 
 async def docker(*arguments: str) -> str:
@@ -19,13 +23,30 @@ async def addresses(service: str) -> list[str]:
 
     Raises `RuntimeError` if this engine has none.
     """
+    where = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    return (await docker("inspect", "--format", where, *await _containers(service))).split()
+
+
+async def beside(service: str, *command: str) -> str:
+    """Return what a command prints in a new container of a service's image, with these tests.
+
+    Raises `RuntimeError` if it fails, or if this engine has no container of the service.
+    """
+    container, *_ = await _containers(service)
+    image = (await docker("inspect", "--format", "{{.Image}}", container)).strip()
+    mounted = ("--volume", f"{TESTS}:{WORKDIR}/tests:ro", "--workdir", WORKDIR)
+    alone = ("--rm", "--network", "none", "--user", "0", "--env", "PYTHONDONTWRITEBYTECODE=1")
+    return await docker("run", *alone, *mounted, image, *command)
+
+
+async def _containers(service: str) -> list[str]:
+    """Return the ids of a service's containers; raises `RuntimeError` if there is none."""
     labels = {"project": PROJECT, "service": service}
     filters = [f"--filter=label=com.docker.compose.{key}={labels[key]}" for key in labels]
     containers = (await docker("ps", "--quiet", *filters)).split()
     if not containers:
         raise RuntimeError(f"this engine has no container of {service}")
-    where = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-    return (await docker("inspect", "--format", where, *containers)).split()
+    return containers
 
 
 async def emptied(image: str, timeout_s: float) -> bool:

@@ -1,10 +1,12 @@
 """How many decisions a second does the scheduler's state make, with 10, 100 and 1,000 runners?
 
-Run with `python -m tests.bench.scheduler_state`. No I/O: it drives the pure state alone, with calls
-of 10,000 routes that arrive and end in batches, as the shell would hand them over, and with the
-heartbeats of runners that keep sandboxes. Calls of routes that are called often go past the state,
-as they do past the scheduler, and are no decisions. Only the time inside the state counts, with the
-garbage collector at rest as in the service.
+Run with `python -m tests.bench.scheduler_state`: a table of all loads; with `--json` what the
+benchmark wants of it, few runners and many of one load.
+
+No I/O: it drives the pure state alone, with calls of 10,000 routes that arrive and end in batches,
+as the shell would hand them over, and with the heartbeats of runners that keep sandboxes. Calls of
+routes that are called often go past the state, as they do past the scheduler, and are no decisions.
+Only the time inside the state counts, with the garbage collector at rest as in the service.
 """
 
 import gc
@@ -18,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from services.scheduler import events
 from services.scheduler.events import Now
 from services.scheduler.settings import Settings
@@ -26,7 +30,7 @@ from shared import messages, service
 
 Load = Literal["half full", "saturated", "hot"]
 LOADS: tuple[Load, ...] = ("half full", "saturated", "hot")
-RUNNERS = (10, 100, 1000)
+RUNNERS = FEW, _, MANY = (10, 100, 1000)
 
 ROUTES = 10_000
 APPS = 500
@@ -316,5 +320,12 @@ def table(figures: list[Figures]) -> str:
     return "\n".join(lines)
 
 
+def few_and_many() -> list[Figures]:
+    """Return the figures of few runners and of many, taking turns."""
+    return take_turns(*(Simulation(runners, "half full") for runners in (FEW, MANY)))
+
+
 if __name__ == "__main__":
-    sys.stdout.write(f"{table(measure())}\n")
+    as_json = sys.argv[1:] == ["--json"]
+    told = msgspec.json.encode(few_and_many()).decode() if as_json else table(measure())
+    sys.stdout.write(f"{told}\n")

@@ -24,7 +24,7 @@ def test_neither_a_quick_caller_nor_many_slow_calls_are_waited_for(
 
 
 def test_the_wait_is_a_small_part_of_what_calls_take() -> None:
-    assert after(4000, 64) == pytest.approx(64 / 4000 / 12)
+    assert after(4000, 64) == pytest.approx(64 / 4000 / 8)
     assert after(1300, 64) == GATHER_MAX_S
 
 
