@@ -351,5 +351,5 @@ def decode(raw: bytes | None, kind: type[M]) -> M:
         decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
     try:
         return decoder.decode(raw or b"")  # type: ignore[no-any-return]
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # the latter of its texts
         raise Undecodable(f"not a {kind}: {error}") from error

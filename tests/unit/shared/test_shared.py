@@ -5,7 +5,7 @@ import doctest
 import uuid
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from marshmallow.validate import OneOf
 
@@ -182,6 +182,7 @@ def test_an_older_sender_may_lack_newer_fields() -> None:
 
 
 @given(st.binary())
+@example(b"\x9c\xa8" + 7 * b"\x00" + b"\x80")
 def test_bytes_that_are_no_message_are_named_as_such(raw: bytes) -> None:
     try:
         messages.decode(raw, messages.CallHead)
