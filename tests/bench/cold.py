@@ -7,6 +7,8 @@ from tests.bench.targets import TIMES_DOCKER_RUN
 
 #: Callers at once, and the calls they make in one round.
 LOADS = {1: 12, 4: 24, 16: 32}
+#: Longer than a round lasts, by far less than a route's usual time: sandboxes go between the turns.
+IDLE_TIMEOUT_S = 8
 
 
 async def measure(bench: Bench) -> Result:
@@ -34,7 +36,7 @@ async def _both(
     platform, docker_run = turns.Side(), turns.Side()
     app = new_app()
     for number in range(bench.rounds):
-        async with bench.deployed(image, calls, app=app) as deployed:
+        async with bench.deployed(image, calls, app=app, idle_timeout=IDLE_TIMEOUT_S) as deployed:
             run = turns.by_platform(bench.client, deployed.paths)
             await platform.turn(run, callers, range(calls))
         await docker_run.turn(turns.by_docker_run(image), callers, range(calls))
