@@ -346,8 +346,8 @@ class Gateway:
         less of it left.
         """
         waiter = self._waiters.waiting(call_id)
-        if waiter is None or waiter.call is None:
-            return
+        if waiter is None or waiter.call is None or waiter.timer is not None:
+            return  # It is over; or this is a second try, which was noticed instead of the first.
         call = waiter.call
         self._outbox.post(scripts.note(invocation.queued_record(call)), _log_loss)
         loop = asyncio.get_running_loop()

@@ -30,7 +30,8 @@ from shared import messages, service
 
 Load = Literal["half full", "saturated", "hot"]
 LOADS: tuple[Load, ...] = ("half full", "saturated", "hot")
-RUNNERS = FEW, _, MANY = (10, 100, 1000)
+FEW, MANY = 10, 1000
+RUNNERS = (FEW, 100, MANY)
 
 ROUTES = 10_000
 APPS = 500
