@@ -19,7 +19,7 @@ import aiohttp
 import msgspec
 
 from shared import clock
-from tests.bench import report
+from tests.bench import machine, report
 from tests.bench.bench import Bench
 from tests.bench.cases import CASES
 from tests.bench.figures import Result
@@ -69,11 +69,11 @@ async def measured(bench: Bench, name: str) -> Result | str:
     return found
 
 
-def keep(outcomes: report.Outcomes, seconds: int, machine: str) -> Path:
+def keep(outcomes: report.Outcomes, seconds: int, about: str) -> Path:
     """Write outcomes as JSON into a new file; return it."""
     KEPT_IN.mkdir(parents=True, exist_ok=True)
     file = KEPT_IN / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-    found = msgspec.json.encode({"machine": machine, "seconds": seconds, "cases": outcomes})
+    found = msgspec.json.encode({"machine": about, "seconds": seconds, "cases": outcomes})
     file.write_bytes(msgspec.json.format(found, indent=2))
     return file
 
@@ -81,7 +81,7 @@ def keep(outcomes: report.Outcomes, seconds: int, machine: str) -> Path:
 async def main() -> int:
     """Connect and measure; return the exit code."""
     wanted = asked_for()
-    machine = f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} before"
+    here = machine.Machine()
     timeout = aiohttp.ClientTimeout(total=120)
     connector = aiohttp.TCPConnector(limit=0)
     url = os.environ.get("API_URL") or "http://127.0.0.1:8080"
@@ -89,9 +89,10 @@ async def main() -> int:
         bench = Bench(Client(session, url), wanted.seconds, wanted.calls, tell)
         outcomes = {name: await measured(bench, name) for name in wanted.only}
     tables = report.targets_table(outcomes), report.yardsticks_table(outcomes)
-    told = (*tables, f"{report.verdict(outcomes)}. {machine}.")
+    about = here.told()
+    told = (*tables, f"{report.verdict(outcomes)}. {about}.")
     sys.stdout.write("\n\n".join(filter(None, told)) + "\n")
-    tell(f"kept in {keep(outcomes, wanted.seconds, machine)}")
+    tell(f"kept in {keep(outcomes, wanted.seconds, about)}")
     return 0 if report.went_well(outcomes) else 1
 
 
