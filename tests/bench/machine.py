@@ -27,13 +27,19 @@ class Machine:
 
     def __init__(self) -> None:
         self._load = os.getloadavg()[0]
-        self._before = cpu_time(_STAT.read_text())
+        self._before = _now()
 
     def told(self) -> str:
         """Return what a reader of the figures should know."""
-        share = stolen(self._before, cpu_time(_STAT.read_text()))
-        taken = f"{share:.0%} of the CPU time wanted meanwhile went to other machines"
-        return f"{os.cpu_count()} CPUs, load {self._load:.1f} before, {taken}"
+        told, after = f"{os.cpu_count()} CPUs, load {self._load:.1f} before", _now()
+        if self._before is None or after is None:
+            return told
+        share = stolen(self._before, after)
+        return f"{told}, {share:.0%} of the CPU time wanted meanwhile went to other machines"
+
+
+def _now() -> CpuTime | None:
+    return cpu_time(_STAT.read_text()) if _STAT.exists() else None
 
 
 def stolen(before: CpuTime, after: CpuTime) -> float:
