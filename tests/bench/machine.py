@@ -1,4 +1,4 @@
-"""How much of this machine did the benchmark have? Linux alone says."""
+"""How much of this machine did the benchmark have? Only Linux says what others took."""
 
 import os
 from pathlib import Path

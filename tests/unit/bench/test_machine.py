@@ -1,5 +1,9 @@
 """Is it seen how much of a machine others have?"""
 
+from pathlib import Path
+
+import pytest
+
 from tests.bench import machine
 
 BEFORE = "cpu  100 0 50 900 3 0 10 5 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n"
@@ -19,3 +23,10 @@ def test_an_idle_machine_was_stolen_nothing() -> None:
 
 def test_this_machine_tells() -> None:
     assert "CPUs, load" in machine.Machine().told()
+
+
+def test_one_that_is_no_linux_tells_the_rest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "_STAT", tmp_path / "stat")
+    assert machine.Machine().told().endswith(" before")
