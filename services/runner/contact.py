@@ -12,6 +12,12 @@ A Redis that is away is so for all, the scheduler included, who gives all runner
 is back. So calls go on while it says itself that it is away: it has ended a connection since it
 last answered, or refuses new ones, which is believed for `RESTART_S` each time: its whole host may
 be silent before it listens again. A network that is cut says nothing.
+
+A Redis that was silent may answer an old heartbeat first. That one was heard, but leaves too little
+time to begin anything in: a runner that was lost is so until a younger one has been answered.
+
+Example: with 5 s, lost since 14.0; the answer to a heartbeat sent at 17.0 comes at 20.9, which
+would be enough until 21.0. The next one, sent at 20.9 and answered at once, brings it back.
 """
 
 import math
@@ -19,6 +25,8 @@ import math
 #: How long Redis may take to come back after it last said that it is away, in seconds.
 RESTART_S = 30.0
 _PART = 0.8
+#: A runner that was lost is back when it has so much of that part left.
+_FRESH = 0.5
 
 
 class Contact:
@@ -50,6 +58,7 @@ class Contact:
             return due_s
         return max(due_s, away_s + RESTART_S)
 
-    def is_lost(self, now_s: float, left_s: float | None = None) -> bool:
-        """Say whether it may be thought lost."""
-        return now_s >= self.due_s(left_s)
+    def is_lost(self, now_s: float, left_s: float | None = None, *, was_lost: bool = False) -> bool:
+        """Say whether it may be thought lost; `was_lost`: it was, when this was last asked."""
+        spare_s = _FRESH * self._stop_after_s if was_lost else 0.0
+        return now_s >= self.due_s(left_s) - spare_s

@@ -78,13 +78,18 @@ class Upkeep:
                 return
 
     async def beat(self) -> None:
-        """Send heartbeats, each second and when something in them changes, for ever."""
+        """Send heartbeats, each second and when something in them changes, for ever.
+
+        The second is reckoned from the sending, as contact is: when an answer has been long under
+        way, the next heartbeat is due at once.
+        """
         while True:
             self._runner.changed.clear()
+            sent_s = clock.monotonic_s()
             await self._beat()
-            await asyncio.sleep(_BEAT_PAUSE_S)
+            await asyncio.sleep(sent_s + _BEAT_PAUSE_S - clock.monotonic_s())
             try:
-                async with asyncio.timeout(heartbeat.BEAT_S):
+                async with asyncio.timeout(sent_s + heartbeat.BEAT_S - clock.monotonic_s()):
                     await self._runner.changed.wait()
             except TimeoutError:
                 continue
@@ -117,6 +122,7 @@ class Upkeep:
                 self._contact.refused(clock.monotonic_s())
         else:
             self._contact.heard(sent_s)
+            self._notice_contact()
             self._wish(wished=bool(wished))
 
     def _wish(self, *, wished: bool) -> None:
@@ -128,11 +134,15 @@ class Upkeep:
         """Notice when this runner may be thought lost, and when it is heard again, for ever."""
         while True:
             await asyncio.sleep(_CONTACT_S)
-            cut = self._contact.is_lost(clock.monotonic_s(), self._world.outbox.left_s)
-            if cut != self._runner.state.cut:
-                log.warning("contact_changed", cut_off=cut, calls=len(self._runner.state.calls))
-                metrics.CUT_OFF.inc(int(cut))
-                self._runner.apply(state.ContactChanged(cut))
+            self._notice_contact()
+
+    def _notice_contact(self) -> None:
+        was_cut, now_s = self._runner.state.cut, clock.monotonic_s()
+        cut = self._contact.is_lost(now_s, self._world.outbox.left_s, was_lost=was_cut)
+        if cut != was_cut:
+            log.warning("contact_changed", cut_off=cut, calls=len(self._runner.state.calls))
+            metrics.CUT_OFF.inc(int(cut))
+            self._runner.apply(state.ContactChanged(cut))
 
     async def watch_engine(self) -> None:
         """Notice when the engine goes and when it is back, for ever."""

@@ -33,6 +33,24 @@ def test_who_is_heard_again_is_not_lost_any_more() -> None:
     assert not contact.is_lost(20.1)
 
 
+def test_the_answer_to_an_old_heartbeat_does_not_bring_a_lost_runner_back() -> None:
+    contact = Contact(LOST_S, 0.0)
+    assert contact.is_lost(14.0)
+    contact.heard(11.0)  # answered at 14.5: lost again at 15.0
+    assert not contact.is_lost(14.5)
+    assert contact.is_lost(14.5, was_lost=True)
+    contact.heard(14.5)
+    assert not contact.is_lost(14.6, was_lost=True)
+
+
+def test_who_is_back_stays_so_until_its_time_is_over() -> None:
+    contact = Contact(LOST_S, 0.0)
+    contact.heard(10.0)
+    assert not contact.is_lost(11.9, was_lost=True)
+    assert contact.is_lost(12.0, was_lost=True)
+    assert not contact.is_lost(13.9)
+
+
 def test_a_redis_that_has_ended_the_connection_itself_has_time_to_come_back() -> None:
     contact = Contact(LOST_S, 0.0)
     contact.heard(10.0)

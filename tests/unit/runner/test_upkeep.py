@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from services.runner import state
+from services.runner import heartbeat, state
 from services.runner.contact import RESTART_S, Contact
 from services.runner.engine import EngineInfo, Found
 from services.runner.janitor import Sign, folder_name
@@ -158,7 +158,7 @@ async def beaten(place: Place, answer: object) -> tuple[Told, float]:
         emptying=False, cut=False, able=True, draining=False, calls={}, pool=pool
     )
     place.upkeep._runner = SimpleNamespace(state=known, apply=told.apply)  # type: ignore[assignment]
-    place.upkeep._world = SimpleNamespace(outbox=SimpleNamespace(send=send))  # type: ignore[assignment]
+    place.upkeep._world = SimpleNamespace(outbox=SimpleNamespace(send=send, left_s=None))  # type: ignore[assignment]
     place.upkeep._contact = Contact(5.0, 0.0)
     await place.upkeep._beat()
     return told, place.upkeep._contact.due_s(None)
@@ -178,6 +178,33 @@ async def test_silence_excuses_nothing_and_a_refusal_does_for_a_while(place: Pla
     told, due_s = await beaten(place, Refused("connection refused"))
     assert told.events == []
     assert due_s > clock.monotonic_s() + RESTART_S - 1
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_after_a_late_answer_the_next_heartbeat_is_due_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch, *, late: bool
+) -> None:
+    await beaten(place, 0)
+    monkeypatch.setattr(heartbeat, "BEAT_S", 60.0)
+    place.upkeep._runner.changed = asyncio.Event()
+    sent, passed_s = asyncio.Queue[int](), 0.0
+    real_s = clock.monotonic_s
+    monkeypatch.setattr(clock, "monotonic_s", lambda: real_s() + passed_s)
+
+    async def send(_: object) -> int:
+        nonlocal passed_s
+        passed_s += 61 if late and not passed_s else 0
+        sent.put_nowait(1)
+        return 0
+
+    place.upkeep._world.outbox.send = send  # type: ignore[assignment]
+    beating = asyncio.create_task(place.upkeep.beat())
+    await sent.get()
+    if late:
+        await asyncio.wait_for(sent.get(), 10)
+    await asyncio.sleep(0.3)
+    assert sent.empty()
+    beating.cancel()
 
 
 async def test_a_runner_whose_excuse_has_ended_notices_that_it_is_cut_off(place: Place) -> None:
