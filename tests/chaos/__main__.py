@@ -100,7 +100,7 @@ async def judged(
     """Return all promises, each with what broke it."""
     left = await audit.calm(client, where)
     # First of all: the questions that follow open connections themselves.
-    files = audit.of_files(where, young)
+    files = await audit.of_files(where, young)
     return {
         "never calm again": [left] if left else [],
         **files,

@@ -25,6 +25,8 @@ EXAMPLES = 5
 #: A process may have so many more files of a kind open than when it was young: connections that
 #: were made again.
 _MORE_FILES = 4
+#: Connections to an engine that were needed at one time, and are not now, are closed after 15 s.
+_CLOSED_WITHIN_S = 30
 
 Defects = dict[str, list[str]]
 
@@ -143,8 +145,17 @@ def open_files(service: Service) -> Counter[str]:
     return Counter(str(link.readlink()).partition(":")[0] for link in links if link.is_symlink())
 
 
-def of_files(stage: Stage, young: dict[str, Counter[str]]) -> Defects:
-    """Judge the files that are open, against those of a process of the same role when young."""
+async def of_files(stage: Stage, young: dict[str, Counter[str]]) -> Defects:
+    """Judge the files that stay open, against those of a process of the same role when young."""
+    until_s = clock.monotonic_s() + _CLOSED_WITHIN_S
+    while True:
+        found = _more_files(stage, young)
+        if not found or clock.monotonic_s() > until_s:
+            return {"files left open": found, "sockets left": sockets(stage)}
+        await asyncio.sleep(0.5)
+
+
+def _more_files(stage: Stage, young: dict[str, Counter[str]]) -> list[str]:
     found = []
     for role, replicas in stage.replicas.items():
         for replica in replicas:
@@ -152,7 +163,7 @@ def of_files(stage: Stage, young: dict[str, Counter[str]]) -> Defects:
             more.subtract(young[role])
             many = {kind: count for kind, count in more.items() if count > _MORE_FILES}
             found += [f"{role} at {replica.service.url}: {many} more"] if many else []
-    return {"files left open": found, "sockets left": sockets(stage)}
+    return found
 
 
 def sockets(stage: Stage) -> list[str]:
