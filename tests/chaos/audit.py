@@ -22,12 +22,13 @@ CALM_WITHIN_S = 180
 _AT_ONCE = 16
 #: Examples of each defect that are told.
 EXAMPLES = 5
-#: A process may have so many more files of a kind open than when it was young.
+#: A process may have so many more files of a kind open than when it was young: connections that
+#: were made again.
 _MORE_FILES = 4
-#: And so many more connections. Those to its engine that a runner needed at one time are closed
-#: when they have been idle for 15 s; but it asks the engine about once a second, each time by the
-#: one that has been idle longest, so that nearly twenty may stay.
-_MORE_SOCKETS = 20
+#: A runner may have so many more connections. Those to its engine that it needed at one time are
+#: closed when they have been idle for 15 s; but it asks the engine about once a second, each time
+#: by the one that has been idle longest, so that nearly twenty may stay.
+_MORE_OF_A_RUNNER = 20
 _CLOSED_WITHIN_S = 30
 
 Defects = dict[str, list[str]]
@@ -163,13 +164,13 @@ def _more_files(stage: Stage, young: dict[str, Counter[str]]) -> list[str]:
         for replica in replicas:
             more = open_files(replica.service)
             more.subtract(young[role])
-            many = {kind: count for kind, count in more.items() if count > _allowed(kind)}
+            many = {kind: count for kind, count in more.items() if count > _allowed(role, kind)}
             found += [f"{role} at {replica.service.url}: {many} more"] if many else []
     return found
 
 
-def _allowed(kind: str) -> int:
-    return _MORE_SOCKETS if kind == "socket" else _MORE_FILES
+def _allowed(role: str, kind: str) -> int:
+    return _MORE_OF_A_RUNNER if (role, kind) == ("runner", "socket") else _MORE_FILES
 
 
 def sockets(stage: Stage) -> list[str]:
